@@ -1,0 +1,40 @@
+# make demo · make test · make check · make bench-model · make bench · make bench-render
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check bench bench-model bench-render
+
+demo: .venv/core
+	$(BIN)/skyreels-audio generate
+
+test: .venv/development
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+check: .venv/development
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+# What weights/tiny reaches, on people, voices and sentences it never saw → docs/results/. PHOTOGRAPHS=folder adds real faces.
+bench-model: .venv/development
+	$(BIN)/python benchmarks/model.py $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS))
+
+# How fast it is, each figure with its baseline in the same run → docs/performance.md.
+bench: .venv/development
+	$(BIN)/python benchmarks/speed.py
+
+bench-render: .venv/development
+	$(BIN)/python benchmarks/render_speed.py
+
+# What is installed, as files that are older than what they were installed from when they need it again.
+.venv/core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/development: .venv/core
+	$(INSTALL) --editable '.[train,synthetic,dev]'
+	touch $@

@@ -1,0 +1,229 @@
+"""Where the time goes, from voice in to video out, against plain runs of the same model in the same minute.
+
+python benchmarks/speed.py --model weights/tiny --chart docs/performance.svg
+
+Whole videos by the wall clock: the checkpoint's own settings, and plain (50 steps, uncached, three branches). Then
+steps, on a CPU by processor time: one branch without audio in our loop and in diffusers' Wan pipeline around the same
+transformer; three branches with and without what generation/ offers to save work.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
+
+from skyreels_audio import SkyReelsAudioPipeline
+from skyreels_audio.generation.calls import Batched, Together
+from skyreels_audio.generation.conditions import spatial_factor
+from skyreels_audio.generation.constant_conditions import ConstantConditions
+from skyreels_audio.generation.guidance import Guidance, Scale, Velocity
+from skyreels_audio.generation.sampling import TransformerVelocity
+from skyreels_audio.media import VideoWriter
+
+PHASES = {"encode": "#4c78a8", "denoise": "#f58518", "decode": "#54a24b", "mux": "#b0b0b0"}
+PLAIN = {"num_inference_steps": 50, "audio_guidance_scale": 4.5, "text_guidance_scale": 5.0}
+
+
+def clock() -> float:
+    """Seconds for comparisons: processor time on a CPU, which others on the machine do not lengthen."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
+def video_times(pipe: Any, image: np.ndarray, voice: np.ndarray, **given: Any) -> dict[str, float]:
+    """Seconds of each phase of one video, model loaded."""
+    marks, encoding = {}, 0.0
+
+    def progress(phase: str, done: int, total: int) -> None:
+        marks[phase, done == total] = time.perf_counter()
+
+    start = time.perf_counter()
+    output = pipe(image, voice, **given, generator=torch.Generator().manual_seed(0), progress=progress)
+    sampled = time.perf_counter()
+    height, width = image.shape[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        with VideoWriter(Path(folder) / "video.mp4", width, height, output.fps) as writer:
+            for frame in output.frames:
+                before = time.perf_counter()
+                writer.write(frame)
+                encoding += time.perf_counter() - before
+            before = time.perf_counter()
+        end = time.perf_counter()
+    encoding += end - before
+    encoded = marks["encode", True]
+    return {
+        "encode": encoded - start,
+        "denoise": sampled - encoded,
+        "decode": end - sampled - encoding,
+        "mux": encoding,
+    }
+
+
+def diffusers_step(pipe: Any, image: np.ndarray, frames: int, steps: int) -> float:
+    """Seconds per step of diffusers' Wan loop around our transformer: one branch, no audio."""
+    diffusers_pipeline: Any = WanImageToVideoPipeline
+    wan = diffusers_pipeline(
+        tokenizer=pipe.tokenizer,
+        text_encoder=pipe.text_encoder,
+        vae=None,  # whose config it would read more of than our autoencoder's has
+        scheduler=pipe.scheduler,
+        transformer=pipe.transformer,
+    )
+    wan.vae = pipe.vae
+    wan.set_progress_bar_config(disable=True)
+    wan.vae_scale_factor_spatial = spatial_factor(pipe.vae)
+    times: list[float] = []
+
+    def note(*step: Any) -> Any:
+        times.append(clock())
+        return step[-1]
+
+    text_BSD = torch.zeros(1, pipe.settings().text_tokens, pipe.transformer.config.text_dim)
+    wan(
+        image=torch.from_numpy(image).permute(2, 0, 1)[None] / 255,
+        prompt_embeds=text_BSD,
+        height=image.shape[0],
+        width=image.shape[1],
+        num_frames=frames,
+        num_inference_steps=steps,
+        guidance_scale=1.0,
+        output_type="latent",
+        callback_on_step_end=note,
+        callback_on_step_end_tensor_inputs=[],
+    )
+    return (times[-1] - times[0]) / (steps - 1)
+
+
+def our_step(pipe: Any, image: np.ndarray, voice: np.ndarray, steps: int, branches: int, **given: Any) -> float:
+    """Seconds per step of our loop, in one window; a single branch goes without audio, as diffusers' does."""
+    times: list[float] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase == "sample":
+            times.append(clock())
+
+    scale = 1.0 if branches == 1 else 4.5
+    pipe(
+        image,
+        voice,
+        num_inference_steps=steps,
+        audio_guidance_scale=scale,
+        text_guidance_scale=scale,
+        window=1000,
+        generator=torch.Generator().manual_seed(0),
+        progress=progress,
+        **given,
+    )
+    return (times[-1] - times[1]) / (steps - 1)
+
+
+def without_audio(velocity: Velocity) -> Velocity:
+    return lambda z, t, conditions: velocity(z, t, replace(conditions, audio_BAD=None))
+
+
+def chart(rows: dict[str, dict[str, float]], path: Path) -> None:
+    """Stacked bars as SVG, one bar per row, a colour per phase."""
+    widest = max(sum(row.values()) for row in rows.values())
+    parts = []
+    for index, (name, row) in enumerate(rows.items()):
+        left, top = 160.0, 40 + 34 * index
+        parts.append(f'<text x="150" y="{top + 16}" text-anchor="end">{name}</text>')
+        for phase, seconds in row.items():
+            width = 520 * seconds / widest
+            parts.append(f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="22" fill="{PHASES[phase]}"/>')
+            left += width
+        parts.append(f'<text x="{left + 6:.1f}" y="{top + 16}">{sum(row.values()):.1f} s</text>')
+    for index, (phase, colour) in enumerate(PHASES.items()):
+        parts.append(f'<rect x="{160 + 110 * index}" y="10" width="14" height="14" fill="{colour}"/>')
+        parts.append(f'<text x="{180 + 110 * index}" y="22">{phase}</text>')
+    style = 'font-family="sans-serif" font-size="13"'
+    size = f'width="760" height="{50 + 34 * len(rows)}"'
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{"".join(parts)}</svg>\n')
+
+
+def best(measure: Callable[[], float], repeats: int = 3) -> float:
+    """The least of a few times, after one that is not counted: what others do on the machine only adds."""
+    measure()
+    return min(measure() for _ in range(repeats))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="weights/tiny")
+    parser.add_argument("--dtype", default="bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the video")
+    parser.add_argument("--step-frames", type=int, default=33, help="frames of the video whose steps are timed")
+    parser.add_argument("--plain-steps", type=int, default=50)
+    parser.add_argument("--chart", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    pipe: Any = SkyReelsAudioPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
+    settings = pipe.settings()
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (settings.height, settings.width, 3), dtype=np.uint8)
+    samples = int(16000 * options.seconds)
+    voice = 0.1 * rng.standard_normal(samples).astype(np.float32)
+
+    video_times(pipe, image, voice[:16000], num_inference_steps=1)  # warm-up
+    rows = {
+        "default": video_times(pipe, image, voice),
+        "plain": video_times(pipe, image, voice, **PLAIN | {"num_inference_steps": options.plain_steps}),
+    }
+    size = f"{settings.width}x{settings.height}"
+    print(f"{options.seconds:g} s of video, {size}, {options.dtype}, {torch.get_num_threads()} threads\n")
+    print(f"| run | {' | '.join(f'{phase} s' for phase in PHASES)} | real-time factor |")
+    print("| --- " * (len(PHASES) + 2) + "|")
+    for name, row in rows.items():
+        cells = " | ".join(f"{seconds:.2f}" for seconds in row.values())
+        print(f"| {name} | {cells} | {sum(row.values()) / options.seconds:.2f} |")
+    if options.chart:
+        chart(rows, options.chart)
+
+    frames, steps = options.step_frames, 5
+    short = voice[: int(16000 * frames / settings.fps)]
+    plain = TransformerVelocity(pipe.transformer)
+    silent = best(lambda: our_step(pipe, image, short, steps, 1, velocity=without_audio(plain)))
+    theirs = best(lambda: diffusers_step(pipe, image, frames, steps))
+    print(f"\none branch, {frames} frames: ours {1000 * silent:.1f} ms a step, diffusers' loop {1000 * theirs:.1f} ms")
+
+    three = best(lambda: our_step(pipe, image, short, steps, 3, velocity=plain))
+    constant = ConstantConditions(plain, pipe.transformer)
+
+    def kept() -> float:
+        constant.kept.clear()
+        return our_step(pipe, image, short, steps, 3, velocity=constant)
+
+    once = best(kept)
+    constant.close()
+    print(f"three branches: {1000 * three:.1f} ms a step; constant conditions kept {1000 * once:.1f} ms")
+    print(f"three branches as one batch: {1000 * batched_step(pipe, settings, frames, plain):.1f} ms")
+
+
+def batched_step(pipe: Any, settings: Any, frames: int, velocity: Velocity) -> float:
+    latents = (frames - 1) // 4 + 1
+    rng = torch.Generator().manual_seed(0)
+    voice = 0.1 * torch.randn(int(16000 * frames / settings.fps), generator=rng)
+    picture = np.zeros((1, settings.height, settings.width, 3), np.uint8)
+    conditions = pipe.encode(picture, None, voice, ["", ""], latents, settings)
+    noise = torch.randn(1, pipe.vae.config.z_dim, *conditions.reference_BCTHW.shape[2:], generator=rng)
+    pipe.scheduler.set_timesteps(2)
+    timesteps, scale = pipe.scheduler.timesteps, Scale.parse(4.5)
+    together = Together(lambda v: Guidance(v, timesteps, scale, scale), Batched(velocity, most=3))
+
+    def step() -> float:
+        start = clock()
+        together(noise, timesteps[0], conditions)
+        return clock() - start
+
+    return best(step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A checkpoint on the bench: makes videos, passes frames through its autoencoder, remembers what was measured."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skyreels_audio import evaluation
+from skyreels_audio.generation.decoding import decode
+from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
+from skyreels_audio.synthetic.render import Renderer
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Results of single cases in a folder, one JSON file each, so that an interrupted run goes on where it stopped."""
+
+    folder: Path
+
+    def __call__(self, name: str, measure: Callable[[], dict]) -> dict:
+        """What is stored under the name, else what `measure` returns."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            started = time.perf_counter()
+            result = json.dumps(measure(), default=lambda array: np.round(array, 4).tolist())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(result)
+            partial.rename(path)
+            print(f"  {name}: {time.perf_counter() - started:.1f} s", flush=True)
+        return json.loads(path.read_text())
+
+
+class Workbench:
+    """A loaded checkpoint, the cases measured on it, and those measured on true videos (`truth`)."""
+
+    def __init__(self, model: Path, work: Path, quick: bool, photographs: Path | None, examples: Path) -> None:
+        started = time.perf_counter()
+        fast = torch.cpu.get_capabilities().get("avx512_bf16")  # the choice of `generate`
+        dtype = torch.bfloat16 if fast else torch.float32
+        self.pipe = SkyReelsAudioPipeline.from_pretrained(str(model), dtype=dtype)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.load_seconds = time.perf_counter() - started
+        self.settings = self.pipe.settings()
+        self.size = (self.settings.height, self.settings.width)
+        measures = fingerprint([*measure_files(Path(__file__).parent), *measure_files(Path(evaluation.__path__[0]))])
+        self.cases = Cases(work / f"{fingerprint(sorted(p for p in model.rglob('*') if p.is_file()))}-{measures}")
+        self.truth = Cases(work / f"truth-{self.size[0]}x{self.size[1]}-{measures}")
+        self.quick, self.photographs, self.examples = quick, photographs, examples
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        return Renderer(self.size)
+
+    def generate(self, image: np.ndarray | None, waveform: np.ndarray, prompt: str, seed: int = 0) -> np.ndarray:
+        """A video in the checkpoint's default settings: uint8 [F, H, W, 3]."""
+        generator = torch.Generator().manual_seed(seed)
+        return np.stack(list(self.pipe(image, waveform, prompt, generator=generator).frames))
+
+    @torch.no_grad()
+    def through_autoencoder(self, frames_FHWC: np.ndarray) -> np.ndarray:
+        """Encoded and decoded: what the model would show if it made no mistake. Frames: 4n + 1."""
+        latents = self.encode(frames_FHWC)
+        return np.stack([frame.numpy() for frame in self.decode(latents)])
+
+    def encode(self, frames_FHWC: np.ndarray) -> torch.Tensor:
+        from skyreels_audio.generation.conditions import normalise
+
+        video = torch.from_numpy(frames_FHWC).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        vae: Any = self.pipe.vae
+        return normalise(vae.encode(video.to(vae.dtype)).latent_dist.mode().float(), vae)
+
+    def decode(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
+        return decode(latents_BCTHW, self.pipe.vae)
+
+
+def measure_files(folder: Path) -> list[Path]:
+    """The code and weights whose change makes remembered cases stale."""
+    mine = {
+        ".py": ("model_", "workbench") if folder.name == "benchmarks" else ("",),
+        ".safetensors": ("",),
+        ".npz": ("",),
+    }
+    files = (path for path in folder.rglob("*") if path.suffix in mine)
+    return sorted(path for path in files if path.name.startswith(mine[path.suffix]))
+
+
+def fingerprint(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,34 @@
+"""The command ``skyreels-audio``: each verb checks what a person gives, then calls one function of the package.
+
+Heavy imports happen inside the verbs, so that ``--help`` and mistakes are answered at once.
+"""
+
+import sys
+
+import typer
+
+from skyreels_audio.cli.convert import convert
+from skyreels_audio.cli.data import synthesize
+from skyreels_audio.cli.generate import generate
+from skyreels_audio.cli.training import train
+
+app = typer.Typer(
+    help="Audio-conditioned talking portraits in video diffusion transformers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (generate, train, synthesize, convert):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command. What the person at the keyboard can mend ends in one sentence and exit code 2."""
+    from skyreels_audio.media import InputError
+
+    try:
+        app()
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)

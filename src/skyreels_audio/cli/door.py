@@ -1,0 +1,172 @@
+"""What ``generate`` is given, checked before anything costs time. Every mistake raises ``InputError``."""
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skyreels_audio.cli.options import parse_size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from skyreels_audio.cli.credentials import Credentials
+    from skyreels_audio.generation.memory import MemoryMode
+    from skyreels_audio.generation.settings import Settings
+
+SILENT = 1e-3  # a peak below this (-60 dB) is silence
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written: the video, beside it its contact sheet, on request a report; while it is made, its state."""
+
+    video: Path
+    sheet: Path
+    report: Path
+    state: Path
+
+    @classmethod
+    def at(cls, video: Path, inputs: list[Path]) -> "Outputs":
+        """Make sure that they can be written, and are none of the inputs."""
+        from skyreels_audio.media import InputError
+
+        if video.is_dir():
+            raise InputError(f"{video} is a folder; --output names the file to write.")
+        if video.suffix.lower() != ".mp4":
+            raise InputError(f"{video} does not end in .mp4, the one format that is written.")
+        outputs = cls(video, *(video.with_suffix(suffix) for suffix in (".png", ".json", ".state")))
+        for path in vars(outputs).values():
+            if path.resolve() in [each.resolve() for each in inputs]:
+                raise InputError(f"{path} is an input and would be overwritten; choose another --output.")
+        try:
+            video.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=video.parent).close()
+        except OSError as error:
+            raise InputError(f"{video} cannot be written: {error.strerror}.") from None
+        return outputs
+
+
+def check_together(video: Path | None, audio: Path | None, only: dict[str, Any], never: dict[str, Any]) -> None:
+    """``only`` are options that need --video, ``never`` those that contradict it; by name, None if not given."""
+    from skyreels_audio.media import InputError
+
+    wrong = next((name for name, value in (only if video is None else never).items() if value is not None), None)
+    if wrong is not None and video is None:
+        raise InputError(f"{wrong} is about the video to edit; give that with --video.")
+    if wrong is not None:
+        raise InputError(f"{wrong} cannot be combined with --video, which brings its own.")
+    if video is not None and audio is None:
+        raise InputError("--video needs --audio, the voice its speaker shall speak with (it may be the video itself).")
+
+
+def read_settings(model: Path, **given: Any) -> "Settings":
+    """What is given (not None), else what the checkpoint says, else the defaults."""
+    from skyreels_audio.media import InputError
+
+    try:
+        index = json.loads((model / "model_index.json").read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{model} is not a checkpoint: a folder with a readable model_index.json.") from None
+    fps = given.get("fps")
+    if fps is not None and not 1 <= fps <= 120:
+        raise InputError(f"--fps must be from 1 to 120, not {fps:g}.")
+    from skyreels_audio.generation.settings import Settings
+
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**{**index.get("generation_defaults", {}), **given})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def estimate(model: Path, settings: "Settings", samples: int, memory: "MemoryMode") -> str:
+    """What ``generate`` will need on a GPU, from the configuration files alone."""
+    from skyreels_audio.generation.guidance import Scale
+    from skyreels_audio.generation.memory import ModelShape, plan
+
+    frames = math.ceil(samples / 16_000 * settings.fps)
+    scales = (settings.audio_guidance_scale, settings.text_guidance_scale)
+    shape = ModelShape.read(model)
+    needs = plan(
+        shape,
+        settings.height,
+        settings.width,
+        frames,
+        memory,
+        steps=settings.num_inference_steps,
+        branches=1 + sum(Scale.parse(scale) != Scale.parse(1) for scale in scales),
+        window=settings.window,
+        overlap=settings.overlap,
+    )
+    return f"{settings.width}x{settings.height}, {frames} frames, {memory}: {needs} (an H100; estimated)."
+
+
+def read_voice(path: Path) -> "np.ndarray":
+    """The sound as the model hears it, float32 [n] at 16 kHz."""
+    from skyreels_audio.media import InputError, read_audio
+
+    voice_n = read_audio(path)
+    if abs(voice_n).max() < SILENT:
+        raise InputError(f"{path} is silent: nothing in it is louder than -60 dB.")
+    return voice_n
+
+
+def choose_size(text: str | None, model: Path, picture: "np.ndarray | None") -> tuple[int | None, int | None]:
+    """Width and height in pixels that --size asks for; None: the checkpoint's.
+
+    "source" is the shape of the picture with as many pixels as the checkpoint's own size has.
+    """
+    from skyreels_audio.media import InputError
+
+    if text is None:
+        return None, None
+    if text != "source":
+        return parse_size(text)
+    if picture is None:
+        raise InputError("--size source is the shape of a picture; without --image there is none.")
+    settings = read_settings(model)
+    step = _side_step(model)
+    aspect = picture.shape[1] / picture.shape[0]
+    width = (settings.width * settings.height * aspect) ** 0.5
+    sides = width, width / aspect
+    return tuple(max(round(side / step), 1) * step for side in sides)  # pyright: ignore[reportReturnType]
+
+
+def frame_rate(video: Path) -> float:
+    """Frames per second of a video, if that is within reason."""
+    from skyreels_audio.media import InputError, probe_video
+
+    fps = probe_video(video).fps
+    if not 1 <= fps <= 120:
+        raise InputError(f"{video} has {fps:g} frames per second; from 1 to 120 can be edited.")
+    return fps
+
+
+def read_credentials(key: Path | None, certificates: Path | None) -> "Credentials | None":
+    """Whose signature the video gets, if --sign-key and --sign-cert are given."""
+    from skyreels_audio.media import InputError
+
+    if key is None and certificates is None:
+        return None
+    if key is None or certificates is None:
+        raise InputError("--sign-key and --sign-cert are given together: a private key and its certificate chain.")
+    from skyreels_audio.cli.credentials import Credentials
+
+    return Credentials.load(key, certificates)
+
+
+def _side_step(model: Path) -> int:
+    """Width and height are multiples of this many pixels: a token of the transformer."""
+    from skyreels_audio.media import InputError
+
+    try:
+        vae = json.loads((model / "vae" / "config.json").read_text())
+        transformer = json.loads((model / "transformer" / "config.json").read_text())
+        return int(vae.get("scale_factor_spatial", 16)) * int(transformer["patch_size"][1])
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"{model} is not a checkpoint: its vae and transformer have no readable config.json."
+        ) from None

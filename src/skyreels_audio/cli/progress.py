@@ -1,0 +1,36 @@
+"""How far long work is, on the terminal."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+
+class Progress:
+    """A bar for each phase, with an estimate of the time left: ``progress(phase, done, total)``.
+
+    Attributes:
+        seconds: of each phase, from its first call to its last. Decoding and writing take turns, so both span both.
+    """
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = TextColumn("{task.description:<7}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self._bars = Bars(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True))
+        self._tasks: dict[str, Any] = {}
+        self._started: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+        self._bars.start()
+        return self
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = now - self._started.setdefault(phase, now)
+        if phase not in self._tasks:
+            self._tasks[phase] = self._bars.add_task(phase)
+        self._bars.update(self._tasks[phase], completed=done, total=total)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()

@@ -1,0 +1,192 @@
+"""The ways from what was given to frames: a picture or words animated, a video edited."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import typer
+from PIL import Image
+
+from skyreels_audio.cli.progress import Progress
+from skyreels_audio.faces import detect_faces, portrait_crop
+from skyreels_audio.media import InputError, StoredFrame, VideoWriter
+from skyreels_audio.media.video import Colour
+
+if TYPE_CHECKING:
+    from skyreels_audio.generation.memory import MemoryMode
+    from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
+    from skyreels_audio.generation.settings import Settings
+
+SHEET_FRAMES = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What every way needs. ``state`` is the file that an interrupted run goes on from."""
+
+    model: Path
+    device: str
+    dtype: str
+    voice_n: np.ndarray
+    prompt: str
+    settings: "Settings"
+    seed: int
+    state: Path
+    progress: Progress
+    memory: "MemoryMode" = "fast"
+    loras: tuple[str, ...] = ()
+
+    def pipe(self) -> "SkyReelsAudioPipeline":
+        """Load the checkpoint. Raises InputError where the device cannot be used or the settings do not suit it."""
+        self.progress("load", 0, 1)
+        import diffusers
+        import torch
+        import transformers
+
+        from skyreels_audio import SkyReelsAudioPipeline
+        from skyreels_audio.generation.lora import load_loras
+        from skyreels_audio.generation.memory import apply_memory_mode
+
+        device, dtype = self.device, self.dtype
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
+        if dtype == "auto":
+            fast = device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16")
+            dtype = "bfloat16" if fast else "float32"
+        for library in (diffusers.utils.logging, transformers.utils.logging):  # theirs would cut through our own bars
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        pipe = SkyReelsAudioPipeline.from_pretrained(str(self.model), dtype=getattr(torch, dtype))
+        load_loras(pipe, self.loras)
+        apply_memory_mode(pipe, self.memory, device)
+        self.progress("load", 1, 1)
+        return pipe
+
+    def options(self) -> dict[str, Any]:
+        """Of a call of the pipeline, besides size and frame rate."""
+        import torch
+
+        names = ("num_inference_steps", "audio_guidance_scale", "text_guidance_scale", "fusion", "hybrid_steps")
+        return {name: getattr(self.settings, name) for name in names} | {
+            "prompt": self.prompt,
+            "generator": torch.Generator("cpu").manual_seed(self.seed),  # the same noise on every device
+            "progress": self.progress,
+            "resume": self.state,
+        }
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a report says of the run."""
+        names = ("model", "prompt", "seed", "device", "dtype")
+        return {name: getattr(self, name) for name in names} | asdict(self.settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """Frames on their way, and what to write them as. ``faces`` and ``untouched`` are for the report."""
+
+    frames: Iterator[np.ndarray | StoredFrame]
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+    sound_seconds: float | None = None
+    crf: int = 17
+    colour: Colour = field(default_factory=Colour)
+    faces: dict[str, Any] = field(default_factory=dict)
+    untouched: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        """How many frames keep their source."""
+        return sum(span["last"] + 1 - span["first"] for span in self.untouched)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a report says of the video."""
+        return {name: getattr(self, name) for name in ("num_frames", "width", "height", "fps", "faces", "untouched")}
+
+
+def animate(picture: np.ndarray | None, name: str, run: Run) -> Take:
+    """A portrait, or without one the person that the prompt describes, speaks."""
+    settings, portrait, faces = run.settings, None, {}
+    if picture is not None:
+        portrait, faces = _crop_portrait(picture, settings, name)
+    pipe = run.pipe()
+    size = {"height": settings.height, "width": settings.width, "fps": settings.fps}
+    try:
+        output = pipe(portrait, run.voice_n, **size, colour_strength=settings.colour_strength, **run.options())
+    except ValueError as error:  # what only the loaded model knows, or a state of another run
+        raise InputError(str(error)) from error
+    return Take(output.frames, output.num_frames, settings.width, settings.height, settings.fps, faces=faces)
+
+
+def edit(path: Path, face: str, extend: Any, landmarks: str, run: Run) -> Take:
+    """The speaker of a video speaks with the voice; all else of it stays."""
+    from skyreels_audio.generation.editing import CRF, edit_video, plan_edit
+    from skyreels_audio.models.audio import SAMPLE_RATE
+
+    size = run.settings.height, run.settings.width
+    seconds = len(run.voice_n) / SAMPLE_RATE
+    try:
+        plan = plan_edit(path, seconds, size, face, extend, landmarks, run.progress)
+        edited = edit_video(run.pipe(), plan, run.voice_n, **run.options())
+    except (ValueError, ImportError, OSError) as error:  # OSError: landmark weights that cannot be fetched
+        raise InputError(str(error)) from error
+    first = next(edited.frames)
+    height, width = first.size
+    return Take(
+        frames=_before(first, edited.frames),
+        num_frames=edited.num_frames,
+        width=width,
+        height=height,
+        fps=edited.fps,
+        sound_seconds=edited.num_frames / edited.fps,
+        crf=CRF,
+        colour=first.colour,
+        faces={"found": plan.speakers, "chosen": plan.speaker, "in_frame": plan.start},
+        untouched=plan.untouched,
+    )
+
+
+def write(take: Take, output: Path, audio: Path, progress: Progress) -> list[np.ndarray]:
+    """Write the frames as they are decoded; return some of them, evenly spaced, the first and the last included."""
+    count = min(SHEET_FRAMES, take.num_frames)
+    wanted = {round(index * (take.num_frames - 1) / max(1, count - 1)) for index in range(count)}
+    shown = []
+    size = take.width, take.height
+    sound = audio, take.sound_seconds
+    with VideoWriter(output, *size, take.fps, *sound, crf=take.crf, colour=take.colour) as writer:
+        for index, frame in enumerate(take.frames):
+            writer.write(frame)
+            if index in wanted:
+                shown.append(frame if isinstance(frame, np.ndarray) else frame.rgb())
+            progress("write", index + 1, take.num_frames)
+    return shown
+
+
+def _before(first: StoredFrame, frames: Iterator[StoredFrame]) -> Iterator[StoredFrame]:
+    yield first
+    yield from frames
+
+
+def _crop_portrait(picture: np.ndarray, settings: "Settings", name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """``picture`` cut around its largest face as the pictures of training are, at the size of the video."""
+    found = detect_faces(picture)
+    face = next(iter(found), None)
+    if face is None:
+        typer.echo(f"Warning: no face found in {name}; going on with the whole frame.", err=True)
+    box = portrait_crop(picture, face, (settings.height, settings.width))
+    size = settings.width, settings.height
+    faces = {
+        "found": len(found),
+        "chosen": None if face is None else [round(float(value), 1) for value in face.box_xyxy],
+        "crop": [round(value, 1) for value in box],
+    }
+    return np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, box=box)), faces

@@ -1,0 +1,205 @@
+"""Faces through time: one track per face and shot, gaps where it cannot be seen."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from skyreels_audio.faces.detect import iou
+from skyreels_audio.faces.landmarks import JAW_LEFT, JAW_RIGHT, NOSE_TIP, as_68, lower_face_box
+from skyreels_audio.faces.mesh import Face, detect_faces, follow
+
+SAME_PLACE = 0.3  # least overlap (IoU) of one face in neighbouring frames
+REDETECT = 12  # frames between two searches for faces that came in
+PATIENCE = 25  # frames a face may be lost and still be the same face when it returns to its place
+CUT = 30.0  # mean grey difference of neighbouring frames above which a new shot began (of 255)
+SMOOTHING = 9  # frames of the Savitzky-Golay window, quadratic: no lag, and no shrinking of steady motion
+
+# Limits of a face that can be edited.
+MAX_YAW = np.radians(45)
+MIN_HEIGHT = 40  # pixels
+MIN_SCORE = 0.9
+NOSE_REACH = 1.54  # how far the nose's tip is in front of the ears, in half widths of the face
+
+
+@dataclass(frozen=True)
+class Track:
+    """One face through a video: ``faces[k]`` in frame k, None where it is not seen."""
+
+    faces: tuple[Face | None, ...]
+
+    @property
+    def frames(self) -> list[int]:
+        return [k for k, face in enumerate(self.faces) if face is not None]
+
+    @property
+    def seen(self) -> list[Face]:
+        return [face for face in self.faces if face is not None]
+
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """Maximal [start, stop) stretches of frames in which the face is seen."""
+        seen = np.diff([0, *(face is not None for face in self.faces), 0])
+        return list(zip(np.flatnonzero(seen == 1).tolist(), np.flatnonzero(seen == -1).tolist(), strict=True))
+
+    @property
+    def area(self) -> float:
+        """Sum of the face's box over time, in pixels: how much of the video it is."""
+        return float(sum(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2]) for face in self.seen))
+
+    def usable(self) -> "Track":
+        """The track with a gap wherever its face cannot be edited; see :func:`fault`."""
+        return replace(self, faces=tuple(None if face is None or fault(face) else face for face in self.faces))
+
+
+class FaceTracker:
+    """Finds and follows every face of a video, frame after frame.
+
+    A face is followed by running the mesh network where it was; pictures are searched every ``REDETECT`` frames, after
+    a loss and after a cut. A track never crosses a cut: who is at the same place in the next shot may be someone else.
+    """
+
+    def __init__(self, detect: Callable[[np.ndarray], list[Face]] = detect_faces, follow=follow):
+        self._detect, self._follow = detect, follow
+        self._tracks: list[list[Face | None]] = []
+        self._live: list[int] = []  # tracks of this shot, indices
+        self._frame = 0
+        self._thumbnail: np.ndarray | None = None
+
+    def update(self, frame: np.ndarray) -> None:
+        """Take the next frame (uint8 HWC, RGB)."""
+        picture = Image.fromarray(frame)
+        if self._is_cut(picture):
+            self._live = []
+        for track in self._tracks:
+            track.append(None)
+        lost = not self._live
+        for index in self._live:
+            track = self._tracks[index]
+            if (last := track[-2]) is not None:
+                face = self._follow(picture, last)
+                if face.score >= 0.5 and iou(face.box_xyxy, last.box_xyxy[None])[0] >= SAME_PLACE:
+                    track[-1] = face
+            lost |= track[-1] is None
+        if lost or self._frame % REDETECT == 0:
+            self._admit(self._detect(frame))
+        self._frame += 1
+
+    def tracks(self) -> list[Track]:
+        """All tracks so far, the one that fills most of the video first."""
+        tracks = [Track(tuple(faces)) for faces in self._tracks]
+        return sorted(tracks, key=lambda track: -track.area)
+
+    def _is_cut(self, picture: Image.Image) -> bool:
+        thumbnail = np.asarray(picture.convert("L").resize((32, 18), Image.Resampling.BOX), np.float32)
+        before, self._thumbnail = self._thumbnail, thumbnail
+        return before is not None and float(np.abs(thumbnail - before).mean()) > CUT
+
+    def _admit(self, faces: list[Face]) -> None:
+        """Give each found face to the track that waits for it at its place, or begin a new one."""
+        for face in faces:
+            followed = [f for i in self._live if (f := self._tracks[i][-1]) is not None]
+            if any(iou(face.box_xyxy, other.box_xyxy[None])[0] >= SAME_PLACE for other in followed):
+                continue
+            track = self._waiting(face)
+            if track is None:
+                track = [*[None] * self._frame, face]
+                self._live.append(len(self._tracks))
+                self._tracks.append(track)
+            track[-1] = face
+
+    def _waiting(self, face: Face) -> list[Face | None] | None:
+        best, overlap = None, SAME_PLACE
+        for index in self._live:
+            track = self._tracks[index]
+            last = next((seen for seen in track[-1 : -PATIENCE - 2 : -1] if seen is not None), None)
+            if track[-1] is None and last is not None:
+                shared = float(iou(face.box_xyxy, last.box_xyxy[None])[0])
+                if shared >= overlap:
+                    best, overlap = track, shared
+        return best
+
+
+def track_faces(frames: Iterable[np.ndarray], landmarker: str = "mediapipe") -> list[Track]:
+    """Tracks of all faces of a video (frames uint8 HWC, RGB), the one that fills most of it first.
+
+    ``landmarker``: "mediapipe" (478 points, offline) or "dwpose" (68 points, extra ``[dwpose]``).
+    """
+    if landmarker == "mediapipe":
+        tracker = FaceTracker()
+    elif landmarker == "dwpose":
+        from skyreels_audio.faces.dwpose import DWPose
+
+        pose = DWPose()
+        tracker = FaceTracker(pose.detect, pose.follow)
+    else:
+        raise ValueError(f"landmarker must be 'mediapipe' or 'dwpose', not {landmarker!r}")
+    for frame in frames:
+        tracker.update(frame)
+    return tracker.tracks()
+
+
+def choose(tracks: list[Track], which: str | int = "largest") -> Track:
+    """The speaker's track: "largest" (over the video), "left" or "right" of the picture, or its index.
+
+    Left and right count among faces that are at least a quarter as large over the video as the largest one.
+    Raises ValueError if there is no such face.
+    """
+    if not tracks:
+        raise ValueError("no face was found in the video")
+    ranked = sorted(tracks, key=lambda track: -track.area)
+    if isinstance(which, int) or which.isdecimal():
+        if not 0 <= int(which) < len(ranked):
+            raise ValueError(f"face {which} was asked for, but the video has faces 0 to {len(ranked) - 1}")
+        return ranked[int(which)]
+    if which == "largest":
+        return ranked[0]
+    if which not in ("left", "right"):
+        raise ValueError(f"the face must be largest, left, right or an index, not {which!r}")
+    main = [track for track in ranked if track.area >= ranked[0].area / 4]
+    middles = [np.median([face.box_xyxy[[0, 2]].mean() for face in track.seen]) for track in main]
+    return main[int(np.argmin(middles) if which == "left" else np.argmax(middles))]
+
+
+def yaw(landmarks: np.ndarray) -> float:
+    """How far the head is turned, in radians; positive: its nose points to the right on screen.
+
+    From how far the nose's tip leaves the middle between the ears, in half widths of the face as they appear:
+    NOSE_REACH * tan(yaw) (fits the mesh's own depth on photographs with r = 0.99).
+    """
+    points = as_68(landmarks).astype(np.float64)
+    across = points[JAW_RIGHT] - points[JAW_LEFT]
+    offset = (points[NOSE_TIP] - (points[JAW_LEFT] + points[JAW_RIGHT]) / 2) @ across / (across @ across) * 2
+    return float(np.arctan(offset / NOSE_REACH))
+
+
+def fault(face: Face) -> str | None:
+    """Why this face cannot be edited, or None: "turned away", "too small" or "hidden"."""
+    if face.score < MIN_SCORE:
+        return "hidden"
+    if face.height < MIN_HEIGHT:
+        return "too small"
+    if abs(yaw(face.landmarks)) > MAX_YAW:
+        return "turned away"
+    return None
+
+
+def smooth_runs(values: list[np.ndarray | None], window: int = SMOOTHING) -> list[np.ndarray | None]:
+    """Savitzky-Golay over each unbroken stretch of a series of equal arrays; no lag, gaps stay."""
+    from scipy.signal import savgol_filter
+
+    out: list[np.ndarray | None] = list(values)
+    seen = np.diff([0, *(value is not None for value in values), 0])
+    for start, stop in zip(np.flatnonzero(seen == 1), np.flatnonzero(seen == -1), strict=True):
+        run = np.stack([value for value in values[start:stop] if value is not None])
+        length = min(window, len(run) - (len(run) + 1) % 2)
+        if length > 2:
+            run = np.asarray(savgol_filter(run, length, 2, axis=0))
+        out[start:stop] = list(run)
+    return out
+
+
+def lower_face_boxes(track: Track) -> list[np.ndarray | None]:
+    """:func:`lower_face_box` in every frame of a track, steadied over time: float [4] xyxy, or None."""
+    return smooth_runs([None if face is None else lower_face_box(face.landmarks) for face in track.faces])

@@ -1,0 +1,105 @@
+"""What the conditions alone determine is the same at every step, so it is computed once per run."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from diffusers.hooks.hooks import HookRegistry, ModelHook
+from torch import Tensor
+
+from skyreels_audio.generation.cache import replaced
+from skyreels_audio.generation.conditions import Conditions
+from skyreels_audio.generation.guidance import Velocity
+from skyreels_audio.models.audio_attention import AudioContext, SkyReelsAudioBlock
+from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
+
+
+class _Kept(ModelHook):
+    """Returns what the module returned before for the same key; `ConstantConditions` says which key is meant."""
+
+    fn_ref: Any  # set by the registry
+
+    def __init__(self, constants: "ConstantConditions", depends_on_audio: bool) -> None:
+        super().__init__()
+        self.constants = constants
+        self.depends_on_audio = depends_on_audio
+
+    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        key = self.constants.key
+        if not self.depends_on_audio:  # nor on the window, so that windows share what is kept
+            key = tuple(part for part in key if part != "-audio" and ":" not in part)
+        return self.constants.keep((module, *key), lambda: self.fn_ref.original_forward(*args, **kwargs))
+
+
+class ConstantConditions:
+    """A velocity that computes once per run what the conditions alone determine; bit-identical to the one inside.
+
+    Embedded text and image tokens, projected audio tokens with their rotary tables and mask, and the keys and values of
+    every cross-attention are kept by `Conditions.key`, so one such velocity serves one run. `close` takes it off.
+
+    Args:
+        velocity: evaluates the transformer.
+        transformer: the model inside ``velocity``.
+        max_bytes: what does not fit is computed every time.
+    """
+
+    def __init__(
+        self, velocity: Velocity, transformer: SkyReelsAudioTransformer3DModel, max_bytes: int = 2 << 30
+    ) -> None:
+        self.velocity = velocity
+        self.transformer = transformer
+        self.free_bytes = max_bytes
+        self.kept: dict[tuple[Any, ...], Any] = {}
+        self.key: tuple[str, ...] = ()
+        self.hooked: list[torch.nn.Module] = []
+        embedder: Any = transformer.condition_embedder
+        self._hook(embedder.text_embedder, depends_on_audio=False)
+        self._hook(embedder.image_embedder, depends_on_audio=False)
+        for block in transformer.blocks:
+            assert isinstance(block, SkyReelsAudioBlock)
+            for name in ("to_k", "to_v", "add_k_proj", "add_v_proj"):
+                self._hook(getattr(block.attn2, name, None), depends_on_audio=False)
+            if transformer.config.audio_dim is not None:
+                self._hook(block.audio_attn.to_k, depends_on_audio=True)
+                self._hook(block.audio_attn.to_v, depends_on_audio=True)
+
+    def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        self.key = conditions.key
+        listen = self.transformer.listen
+
+        def listen_once(*args: Any) -> AudioContext:
+            return self.keep(("listen", *self.key), lambda: listen(*args))
+
+        with replaced(self.transformer, "listen", listen_once):
+            return self.velocity(latents_BCTHW, t, conditions)
+
+    def close(self) -> None:
+        """Take the hooks off the transformer and forget what was kept."""
+        for module in self.hooked:
+            HookRegistry.check_if_exists_or_initialize(module).remove_hook("constant_conditions", recurse=False)
+        self.kept.clear()
+
+    def keep(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        if key in self.kept:
+            return self.kept[key]
+        value = compute()
+        size = sum(tensor.nbytes for tensor in _tensors(value))
+        if size <= self.free_bytes:
+            self.free_bytes -= size
+            self.kept[key] = value
+        return value
+
+    def _hook(self, module: torch.nn.Module | None, depends_on_audio: bool) -> None:
+        if module is not None:
+            registry = HookRegistry.check_if_exists_or_initialize(module)
+            registry.register_hook(_Kept(self, depends_on_audio), "constant_conditions")
+            self.hooked.append(module)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _tensors(part)

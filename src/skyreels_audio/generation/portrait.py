@@ -1,0 +1,43 @@
+"""A portrait of which only the mouth is to speak: brought into the frame of training, and back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from skyreels_audio.faces import detect_faces
+from skyreels_audio.faces.align import feather, paste, placement
+from skyreels_audio.faces.framing import mouth_region
+from skyreels_audio.faces.warp import warp
+
+SEAM = 0.04  # of the frame's height: how softly the mouth's region meets the picture
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """A picture, and the same with mouth and eyes where training has them: uint8 [H, W, 3] both."""
+
+    picture: np.ndarray
+    aligned: np.ndarray
+    place: np.ndarray
+    """Affine map [2, 3] from pixels of ``aligned`` to pixels of ``picture``."""
+    region: np.ndarray
+    """True [H, W] where ``aligned`` may change."""
+    mask: np.ndarray
+    """``region`` with soft edges."""
+
+    @classmethod
+    def find(cls, picture: np.ndarray) -> "Portrait | None":
+        """Align the largest face of a picture; None if there is none."""
+        faces = detect_faces(picture)
+        if not faces:
+            return None
+        size = picture.shape[:2]
+        place = placement(faces[0].landmarks, size)
+        region = mouth_region(size)
+        mask = feather(region, SEAM * size[0])
+        return cls(picture, warp(Image.fromarray(picture), place, size), place, region, mask)
+
+    def with_mouth_of(self, frame: np.ndarray) -> np.ndarray:
+        """The picture with the mouth of a frame that was made from ``aligned``."""
+        return paste(self.picture, frame, self.place, self.mask)

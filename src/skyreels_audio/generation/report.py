@@ -1,0 +1,48 @@
+"""What a run was: everything needed to judge a video, and to make it again, as JSON beside it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from skyreels_audio import __version__
+from skyreels_audio.media.files import replacing, writing
+
+LIBRARIES = "torch", "diffusers", "transformers", "av", "numpy"  # whose versions can change a video's bytes
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_report(
+    path: Path,
+    inputs: Mapping[str, Path | None],
+    output: Path,
+    options: Mapping[str, Any],
+    video: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> None:
+    """Write the report at ``path``; it appears whole or not at all.
+
+    Args:
+        inputs: the files given, by what they are; None where there is none.
+        output: the finished video.
+        options: everything that was asked for or came from defaults: checkpoint ("model", a folder), seed, ….
+        video: size, frames and frame rate; the faces found in the source; stretches of frames that keep their source.
+        seconds: wall clock of each phase.
+    """
+    given = {name: file for name, file in inputs.items() if file is not None}
+    report = {
+        "version": __version__,
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "inputs": {name: {"path": str(file), "sha256": sha256(file)} for name, file in given.items()},
+        "options": dict(options),
+        "output": {"path": str(output), "sha256": sha256(output), **video},
+        "seconds": {phase: round(duration, 3) for phase, duration in seconds.items()},
+    }
+    with writing(path), replacing(path) as partial:
+        partial.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")

@@ -1,0 +1,129 @@
+"""Sentences about a clip, made from what is known to be in it."""
+
+import numpy as np
+
+from skyreels_audio.synthetic.appearance import Appearance
+from skyreels_audio.synthetic.background import Background
+from skyreels_audio.synthetic.motion import Manner
+from skyreels_audio.synthetic.rig import Identity
+
+# The columns of a clip's attributes; None where nothing is known. Captions and classifiers use the same words.
+ATTRIBUTES = (
+    *("noun", "sex", "age", "skin", "hair_colour", "hair_style", "beard", "eyes", "clothes"),
+    *("expression", "motion", "background", "background_colour", "light", "look"),
+)
+Attributes = dict[str, str | None]
+
+_HAIR = {
+    "bald": "a bald head",
+    "cropped": "cropped {} hair",
+    "short": "short {} hair",
+    "swept back": "{} hair swept back",
+    "curly": "curly {} hair",
+    "bob": "a {} bob",
+    "long": "long {} hair",
+}
+_BEARD = {"stubble": "stubble", "moustache": "a moustache", "goatee": "a goatee", "full": "a full beard"}
+_EXPRESSION = {
+    "neutral": ("with a neutral expression", "calmly", "with a relaxed face"),
+    "smiling": ("with a smile", "smiling", "cheerfully"),
+    "sad": ("with a sad expression", "sadly", "looking sad"),
+    "surprised": ("with a surprised expression", "in surprise", "with raised eyebrows"),
+    "angry": ("with an angry expression", "angrily", "frowning"),
+}
+_MOTION = {
+    "still": ("the head is still", "the head does not move", "holding the head still"),
+    "slight": ("the head moves slightly", "with slight head movements", "the head sways gently"),
+    "lively": ("the head moves a lot", "with lively head movements", "moving the head freely"),
+    "nodding": ("nodding", "the head nods", "with nods"),
+    "shaking": ("shaking the head", "the head shakes from side to side", "with shakes of the head"),
+}
+
+
+def manner_attributes(manner: Manner) -> Attributes:
+    """Expression and motion: a gesture is what a viewer notices first of a head's motion."""
+    return {"expression": manner.expression, "motion": manner.gesture or manner.head}
+
+
+def background_attributes(background: Background) -> Attributes:
+    return {"background": background.kind, "background_colour": background.colour}
+
+
+def person_attributes(identity: Identity, appearance: Appearance) -> Attributes:
+    """Who a drawn person is and how the picture is made."""
+    bald = appearance.hair_style == "bald"
+    return {
+        "noun": identity.noun,
+        "sex": identity.sex,
+        "age": identity.age_group,
+        "skin": appearance.skin_word,
+        "hair_colour": None if bald else appearance.hair_word,
+        "hair_style": appearance.hair_style,
+        "beard": appearance.beard,
+        "eyes": appearance.iris_word,
+        "clothes": appearance.cloth_word,
+        "light": appearance.light.word,
+        "look": appearance.look,
+    }
+
+
+def caption(attributes: Attributes, rng: np.random.Generator) -> str:
+    """One or two English sentences: who, how they speak and move, where; in one of several orders.
+
+    What is None is left out; of the person's details, each is left out now and then.
+    """
+    who = _article(attributes.get("noun") or "person") + _details(attributes, rng)
+    manner = _one(("speaks", "is talking", "talks to the camera", "is speaking"), rng)
+    expression = _one(_EXPRESSION[attributes.get("expression") or "neutral"], rng)
+    motion = _one(_MOTION[attributes.get("motion") or "still"], rng)
+    setting = _setting(attributes, rng)
+    look = attributes.get("look") or "realistic"
+    medium = _one(("video", "portrait", "close-up"), rng) if look == "realistic" else look
+    templates = (
+        f"{who} {manner} {expression}, {motion}{', ' + setting if setting else ''}.",
+        f"{_article(medium)} of {who} who {manner} {expression}, {motion}. {_capital(setting or 'nothing else')}.",
+        f"{_capital(setting) + ', ' if setting else ''}{who} {manner} {expression}, {motion}.",
+        f"{who} {manner}, {motion}, {expression}{'; ' + setting if setting else ''}.",
+    )
+    first = 1 if look != "realistic" else int(rng.integers(len(templates)))
+    return _capital(templates[first])
+
+
+def _details(attributes: Attributes, rng: np.random.Generator) -> str:
+    details = []
+    if style := attributes.get("hair_style"):
+        details.append(_HAIR[style].format(attributes.get("hair_colour") or "").replace("  ", " "))
+    if skin := attributes.get("skin"):
+        details.append(f"{skin} skin")
+    if (beard := attributes.get("beard")) in _BEARD:
+        details.append(_BEARD[beard])
+    if eyes := attributes.get("eyes"):
+        details.append(f"{eyes} eyes")
+    kept = [detail for detail in details if rng.random() < 0.75]
+    listed = " and ".join(filter(None, (", ".join(kept[:-1]), *kept[-1:])))
+    clothes = attributes.get("clothes")
+    worn = f" in {_article(clothes + ' ' + _one(('shirt', 'top'), rng))}" if clothes and rng.random() < 0.6 else ""
+    return (f" with {listed}" if listed else "") + worn
+
+
+def _setting(attributes: Attributes, rng: np.random.Generator) -> str:
+    colour, kind, light = (attributes.get(key) for key in ("background_colour", "background", "light"))
+    parts = []
+    if kind:
+        place = _one(("against", "in front of"), rng)
+        parts.append(f"{place} {_article(' '.join(filter(None, (kind, colour))))} background")
+    if light and (not parts or rng.random() < 0.6):
+        parts.append(f"in {light} light")
+    return " ".join(parts)
+
+
+def _article(phrase: str) -> str:
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def _capital(phrase: str) -> str:
+    return phrase[:1].upper() + phrase[1:]
+
+
+def _one(choices: tuple[str, ...], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]

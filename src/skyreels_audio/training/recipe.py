@@ -1,0 +1,136 @@
+"""Recipes: every run is one YAML file, read strictly."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skyreels_audio.media import InputError
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimisation(Strict):
+    """AdamW and what surrounds it. Steps and batch are what differs between a laptop and a GPU."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup_steps: int = 100
+    final_learning_rate: float = 0.1  # of learning_rate, reached by a cosine at the last step
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    compile: bool = False
+    save_every: int = 500
+    sample_every: int = 1000
+    log_every: int = 20
+
+
+class AutoencoderRecipe(Strict):
+    """Fit the Karhunen-Loève analysis in closed form, then train the synthesis by mean squared error."""
+
+    task: Literal["autoencoder"]
+    output: Path
+    seed: int = 0
+    videos: list[Path]  # folders of video files
+    images: list[Path] = []  # folders of photographs, used as clips that hold still or drift
+    clips: int = 2000
+    frames: int = 9
+    size: int = 256
+    crop: int = 128
+    latent_noise: float = 0.05  # of a channel's scale: what the synthesis must forgive the transformer
+    model: dict[str, Any] = {}  # of CausalVideoAutoencoder
+    initial: Path | None = None  # an exported autoencoder to go on from: its analysis, and so its latents, stay
+    optimisation: Optimisation
+
+
+class SpeechData(Strict):
+    bank: Path  # where the speech bank is built, or found
+    hours: float = 2.0
+    whisper: Path
+    layers: tuple[int, ...] = (3, 4)
+
+
+class ClipShare(Strict):
+    """One kind of training clip and how often it is drawn."""
+
+    source: Literal["synthetic", "photograph", "video"]
+    share: float = Field(gt=0)
+    head: Literal["still", "slight", "lively"] = "still"
+    blinks: bool = False
+    expressions: bool = True
+
+
+class ClipData(Strict):
+    """What `precompute` renders and encodes."""
+
+    folder: Path
+    shards: int
+    clips_per_shard: int = 32
+    frames: int = 33
+    size: int = 256
+    workers: int = 2
+    photographs: Path | None = None
+    videos: Path | None = None
+    kinds: list[ClipShare]
+    held_out_shards: int = 2
+
+
+class Curriculum(Strict):
+    """What one training step sees of a clip (paper, section 2.3)."""
+
+    drop: float = 0.15  # each condition independently
+    editing: float = 0.25  # share of clips whose lower face alone is to be invented
+    mask_gate: float = 0.5  # p_mask: share of samples whose loss is taken on the lips alone
+    lip_weight: float = 4.0
+    sigma_shift: float = 5.0
+    sigma_one: float = 0.3  # share of samples at pure noise
+    latent_frames: int = 5
+    crop: int = 8  # latent cells of a face-centred crop
+    full_frame: float = 0.2  # share of steps on whole frames
+
+
+class FlowRecipe(Strict):
+    """Train the transformer and the text encoder by flow matching on precomputed latents and tokens."""
+
+    task: Literal["flow"]
+    output: Path
+    seed: int = 0
+    autoencoder: Path
+    speech: SpeechData
+    data: ClipData
+    transformer: dict[str, Any]  # of SkyReelsAudioTransformer3DModel
+    text_encoder: dict[str, Any]  # of UMT5Config
+    initial: Path | None = None
+    viseme_steps: int = 1500  # supervised steps of the audio projector before the transformer trains
+    viseme_weight: float = 0.1
+    curriculum: Curriculum = Curriculum()
+    generation_defaults: dict[str, int | float | str] = {}  # of the exported checkpoint, see generation.settings
+    optimisation: Optimisation
+
+
+Recipe = Annotated[AutoencoderRecipe | FlowRecipe, Field(discriminator="task")]
+
+
+class _File(BaseModel):
+    recipe: Recipe
+
+
+def read_recipe(path: Path) -> AutoencoderRecipe | FlowRecipe:
+    """Read a recipe; raises ``InputError`` naming the first thing that is wrong with it."""
+    try:
+        return _File(recipe=yaml.safe_load(Path(path).read_text())).recipe
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not a YAML file: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        raise InputError(f"{path}: {where}: {first['msg']}.") from None

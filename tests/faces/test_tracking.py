@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyreels_audio.faces import Face, Track, choose, fault, lip_aperture, track_faces
+from skyreels_audio.faces.track import lower_face_boxes, smooth_runs, yaw
+
+
+@pytest.fixture(scope="module")
+def walk(moved):
+    """14 frames of a face that goes right and turns; hidden by a board in frames 5 and 6."""
+    frames = [moved((240, 320), 0.7, degrees=2.0 * k, shift=(4.0 * k - 30, 0.0))[0].copy() for k in range(14)]
+    for frame in frames[5:7]:
+        frame[70:190, 80:210] = 90
+    return frames
+
+
+def _track(*boxes, score=1.0) -> Track:
+    landmarks = np.zeros((68, 2), np.float32)
+    faces = (None if box is None else Face(np.array(box, np.float32), score, landmarks) for box in boxes)
+    return Track(tuple(faces))
+
+
+def test_a_face_is_followed_through_a_gap(walk):
+    (track,) = track_faces(walk)
+    assert len(track.faces) == len(walk)
+    assert track.runs == [(0, 5), (7, 14)]
+    centres = np.array([seen.box_xyxy[[0, 2]].mean() for seen in track.seen])
+    assert np.abs(np.polyfit(track.frames, centres, 1)[0] - 4.0) < 1.0
+    apertures = [lip_aperture(seen.landmarks) for seen in track.seen]
+    assert max(apertures) - min(apertures) < 0.02, "a still mouth stays still"
+
+
+def test_no_track_crosses_a_cut(moved, walk):
+    other = [255 - moved((240, 320), 0.7)[0] // 4 * 3 for _ in range(2)]
+    dark = [frame // 4 for frame in walk[:2]]
+    tracks = track_faces([*walk[:3], *dark, *other])
+    assert all(len({frame < 3 for frame in track.frames}) == 1 for track in tracks)
+    assert any(track.frames[0] == 0 for track in tracks) and any(track.frames[0] >= 3 for track in tracks)
+
+
+def test_two_faces_are_two_tracks_and_can_be_chosen(moved):
+    frames = []
+    for k in range(3):
+        left, right = moved((240, 240), 0.7, shift=(k, 0))[0], moved((240, 240), 0.9, shift=(-k, 0))[0]
+        frames.append(np.concatenate([left, right], axis=1))
+    tracks = track_faces(frames)
+    assert [track.frames for track in tracks] == [[0, 1, 2]] * 2
+    assert choose(tracks, "left") is tracks[1]
+    assert choose(tracks, "right") is choose(tracks) is choose(tracks, 0) is choose(tracks, "0") is tracks[0]
+
+
+def test_left_ignores_people_far_behind():
+    main, beside, passer = _track([50, 0, 90, 50]), _track([95, 0, 130, 45]), _track([0, 0, 5, 5])
+    assert choose([main, passer, beside], "left") is main
+    assert choose([main, passer, beside], "right") is beside
+
+
+@pytest.mark.parametrize("which", ["middle", 3, "7"])
+def test_choosing_what_is_not_there(which):
+    with pytest.raises(ValueError, match="face"):
+        choose([_track([0, 0, 9, 9])], which)
+    with pytest.raises(ValueError, match="no face"):
+        choose([], "largest")
+
+
+def test_landmarker_must_be_known():
+    with pytest.raises(ValueError, match="'mediapipe' or 'dwpose'"):
+        track_faces([], landmarker="magic")
+
+
+def test_faults(face):
+    assert fault(face) is None
+    assert fault(Face(face.box_xyxy, 0.5, face.landmarks)) == "hidden"
+    assert fault(Face(face.box_xyxy / 10, 1.0, face.landmarks / 10)) == "too small"
+    turned = face.landmarks.copy()
+    turned[[4], 0] += 0.9 * face.height
+    assert fault(Face(face.box_xyxy, 1.0, turned)) == "turned away"
+    track = Track((face, Face(face.box_xyxy, 0.5, face.landmarks), face))
+    assert track.usable().runs == [(0, 1), (2, 3)]
+
+
+def test_yaw_sees_a_mirror(face):
+    mirrored = face.landmarks.copy()
+    mirrored[:, 0] *= -1
+    pairs = {127: 356, 356: 127}
+    mirrored[list(pairs)] = mirrored[list(pairs.values())]
+    assert abs(yaw(face.landmarks)) < np.radians(15)
+    assert yaw(mirrored) == pytest.approx(-yaw(face.landmarks), abs=1e-6)
+
+
+@given(st.integers(3, 40), st.floats(-1, 1), st.floats(-1, 1), st.floats(-0.1, 0.1))
+def test_smoothing_keeps_steady_motion_and_gaps(length, a, b, c):
+    series = [np.array([a + b * k + c * k * k]) for k in range(length)]
+    values = [*series, None, *series]
+    smooth = smooth_runs(values)
+    assert smooth[length] is None
+    assert np.allclose(
+        np.concatenate([value for value in smooth[:length] if value is not None]),
+        np.concatenate(series),
+        atol=1e-6 * length**2,
+    )
+
+
+def test_smoothing_calms_noise():
+    noise = np.random.default_rng(0).normal(size=(200, 4))
+    smooth = np.stack([value for value in smooth_runs(list(noise)) if value is not None])
+    assert smooth.std() < 0.6 * noise.std()
+
+
+def test_lower_face_boxes_have_the_tracks_gaps(face):
+    boxes = lower_face_boxes(Track((face, None, face, face, face)))
+    assert [box is None for box in boxes] == [False, True, False, False, False]

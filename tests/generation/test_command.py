@@ -1,0 +1,145 @@
+"""``skyreels-audio generate`` from files to a file, with a whole pipeline of random weights."""
+
+import hashlib
+import json
+import signal
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skyreels_audio import cli
+from skyreels_audio.cli.progress import Progress
+from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
+from skyreels_audio.media import probe_video, read_audio, read_image
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, pipeline: SkyReelsAudioPipeline, portrait: np.ndarray, voice: np.ndarray
+) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    pipeline.save_pretrained(folder / "model")
+    Image.fromarray(portrait).save(folder / "face.png")
+    with wave.open(str(folder / "voice.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((voice * 32767).astype("<i2").tobytes())
+    return folder
+
+
+def arguments(folder: Path, output: Path, *more: str) -> list[str]:
+    paths = {"--image": folder / "face.png", "--audio": folder / "voice.wav", "--model": folder / "model", "-o": output}
+    return ["generate", *(str(word) for pair in paths.items() for word in pair), *more]
+
+
+def generate(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["skyreels-audio", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+
+
+def test_a_video_as_long_as_the_voice_with_its_sound(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "talk.mp4"
+    generate(monkeypatch, *arguments(folder, output, "--size", "64x32", "--fps", "20"))
+    info = probe_video(output)
+    assert (info.width, info.height, info.fps, info.frames) == (64, 32, 20, 24)
+    assert np.array_equal(read_audio(output), read_audio(folder / "voice.wav"))
+    sheet = read_image(tmp_path / "new" / "talk.png")
+    assert sheet.shape == (2 * 32 + 4, 6 * 64 + 5 * 4, 3)
+    out, err = capfd.readouterr()
+    assert f"{output}: 1.20 s of video in" in out and str(output.with_suffix(".png")) in out
+    assert "no face found" in err  # the portrait is noise; it goes on
+    assert sorted(path.name for path in output.parent.iterdir()) == ["talk.mp4", "talk.png"]
+
+
+def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = [tmp_path / f"{name}.mp4" for name in "abc"]
+    for output, seed in zip(outputs, ("7", "7", "8"), strict=True):
+        generate(monkeypatch, *arguments(folder, output, "--seed", seed))
+    first, again, other = (output.read_bytes() for output in outputs)
+    assert first == again != other
+
+
+def test_a_size_that_only_the_model_knows_to_be_wrong(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["skyreels-audio", *arguments(folder, tmp_path / "a.mp4", "--size", "48x32")])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "Error: The size 32×48" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("phase", "left"), [("encode", []), ("sample", ["talk.state"]), ("write", ["talk.state"])])
+def test_an_interruption_leaves_only_what_goes_on(
+    phase: str,
+    left: list[str],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(self: Progress, now: str, done: int, total: int) -> None:
+        if now == phase and done:
+            assert phase != "write" or len(list(tmp_path.iterdir())) > 1  # there is something to leave
+            signal.raise_signal(signal.SIGINT)
+
+    words = arguments(folder, tmp_path / "talk.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "__call__", interrupt)
+        patch.setattr(sys, "argv", ["skyreels-audio", *words])
+        with pytest.raises(SystemExit, match="130"):
+            cli.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    assert ("--resume" in capfd.readouterr().err) == bool(left)
+
+    seen = []
+    call = Progress.__call__
+    monkeypatch.setattr(Progress, "__call__", lambda self, *event: (seen.append(event), call(self, *event))[1])
+    generate(monkeypatch, *words, "--resume")
+    steps = [done for now, done, _ in seen if now == "sample"]
+    assert steps[0] == (1 if phase == "sample" else 2 if phase == "write" else 0)
+    generate(monkeypatch, *words[:-1], str(tmp_path / "again.mp4"))
+    assert (tmp_path / "talk.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.mp4", "again.png", "talk.mp4", "talk.png"]
+
+
+def test_a_state_of_another_run_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talk.state").write_bytes(b"no state")
+    words = [*arguments(folder, tmp_path / "talk.mp4"), "--resume"]
+    monkeypatch.setattr(sys, "argv", ["skyreels-audio", *words])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "is not a state to resume from" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.state"]
+
+
+def test_words_alone_make_a_person_and_a_report_tells_how(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--prompt", "an old man smiles", "--audio", str(folder / "voice.wav"), "--model", str(folder / "model")]
+    generate(monkeypatch, "generate", *words, "--seed", "3", "--report", "-o", str(tmp_path / "talk.mp4"))
+    report = json.loads((tmp_path / "talk.json").read_text())
+    voice, video = ((path.read_bytes()) for path in (folder / "voice.wav", tmp_path / "talk.mp4"))
+    assert set(report["inputs"]) == {"audio"}
+    assert report["inputs"]["audio"]["sha256"] == hashlib.sha256(voice).hexdigest()
+    assert report["output"]["sha256"] == hashlib.sha256(video).hexdigest()
+    assert report["output"]["num_frames"] == probe_video(tmp_path / "talk.mp4").frames
+    assert report["options"]["seed"] == 3 and report["options"]["prompt"] == "an old man smiles"
+    assert {"load", "encode", "sample", "write"} <= set(report["seconds"])
+
+
+def test_the_size_of_the_source_keeps_its_shape(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (50, 160)).save(tmp_path / "tall.png")
+    words = arguments(folder, tmp_path / "talk.mp4", "--size", "source", "--image", str(tmp_path / "tall.png"))
+    generate(monkeypatch, *words)
+    info = probe_video(tmp_path / "talk.mp4")
+    assert (info.width, info.height) == (32, 64)  # the model makes multiples of 32 pixels

@@ -1,0 +1,74 @@
+"""Frames as stored: what is not repainted keeps its samples through a whole new file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skyreels_audio.media import StoredFrame, VideoWriter, probe_video, read_stored, read_video
+from skyreels_audio.media.stored import _upright
+from skyreels_audio.media.video import Colour
+
+SIZE = 48, 64
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stored") / "noise.mp4"
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, SIZE[1], SIZE[0], 25, crf=10) as writer:
+        for _ in range(5):
+            writer.write(rng.integers(40, 200, (*SIZE, 3), dtype=np.uint8))
+    return path
+
+
+def test_it_looks_as_read(video: Path) -> None:
+    for stored, shown in zip(read_stored(video), read_video(video), strict=True):
+        assert stored.size == SIZE and stored.colour == Colour()
+        assert np.array_equal(stored.rgb(), shown)
+
+
+def test_repainting_nothing_is_nothing(video: Path) -> None:
+    frame = next(read_stored(video))
+    assert frame.repainted(frame.rgb()) is frame
+
+
+def test_repainting_a_region_leaves_the_other_samples(video: Path) -> None:
+    frame = next(read_stored(video))
+    wanted = frame.rgb()
+    wanted[10:20, 30:50] = 90, 120, 60
+    repainted = frame.repainted(wanted)
+    inside = np.zeros(SIZE, bool)
+    inside[10:20, 30:50] = True
+    assert np.array_equal(repainted.yuv[: SIZE[0]][~inside], frame.yuv[: SIZE[0]][~inside])
+    assert abs(repainted.rgb()[12:18, 32:48].astype(int) - [90, 120, 60]).max() <= 4
+    halves = np.tile(inside.reshape(SIZE[0] // 2, 2, SIZE[1] // 2, 2).any(axis=(1, 3)).reshape(-1, SIZE[1]), (2, 1))
+    assert np.array_equal(repainted.yuv[SIZE[0] :][~halves], frame.yuv[SIZE[0] :][~halves])
+
+
+def test_stored_frames_written_lose_less_than_pictures(video: Path, tmp_path: Path) -> None:
+    frames = list(read_stored(video))
+    loss = {}
+    for name, written in {"stored": frames, "pictures": [frame.rgb() for frame in frames]}.items():
+        with VideoWriter(tmp_path / name, SIZE[1], SIZE[0], 25, crf=1, colour=frames[0].colour) as writer:
+            for frame in written:
+                writer.write(frame)
+        again = np.stack(list(read_video(tmp_path / name))).astype(float)
+        loss[name] = float(np.square(again - np.stack([frame.rgb() for frame in frames])).mean())
+    assert loss["stored"] < loss["pictures"] / 3
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_turned_frames_are_turned_upright(video: Path, quarters: int) -> None:
+    frame = next(read_stored(video))
+    turned = StoredFrame(_upright(frame.yuv, quarters), frame.colour)
+    luma = frame.yuv[: SIZE[0]]
+    assert np.array_equal(turned.yuv[: turned.size[0]], np.rot90(luma, quarters))
+    back = StoredFrame(_upright(turned.yuv, 4 - quarters), frame.colour)
+    assert np.array_equal(back.yuv, frame.yuv)
+
+
+def test_a_frame_of_another_size_is_refused(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not fit"), VideoWriter(tmp_path / "a.mp4", 32, 32, 25) as writer:
+        writer.write(next(read_stored(video)))
+    assert probe_video(video).frames == 5 and not list(tmp_path.iterdir())

@@ -1,0 +1,87 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
+from skyreels_audio.media import InputError
+from skyreels_audio.training.recipe import read_recipe
+from skyreels_audio.training.trainer import PART_BYTES, fit, learning_rate, make_task, train
+
+
+def run(recipe_path, output, stop_after=None):
+    """Weights after training into ``output``; ``stop_after``: a step at which the run is killed and then repeated."""
+    recipe = read_recipe(recipe_path)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, loss):
+        if step == stop_after:
+            raise Killed
+
+    def once(on_step):
+        torch.manual_seed(recipe.seed)
+        task = make_task(recipe, torch.device("cpu"))
+        return fit(task, recipe.optimisation, output, on_step=on_step)
+
+    if stop_after is not None:
+        with pytest.raises(Killed):
+            once(kill)
+    return once(None)
+
+
+def test_resumed_equals_uninterrupted(recipe_path, tmp_path):
+    straight = run(recipe_path, tmp_path / "a")
+    resumed = run(recipe_path, tmp_path / "b", stop_after=6)  # the last state is of step 4
+    assert straight.step == resumed.step == 8
+    for name, value in straight.tensors().items():
+        assert torch.equal(value, resumed.tensors()[name]), name
+
+
+def test_train_exports_a_pipeline_that_talks(recipe_path):
+    folder = train(recipe_path)
+    pipeline = SkyReelsAudioPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    image = np.full((128, 128, 3), 90, np.uint8)
+    voice = np.sin(np.arange(6400) / 20).astype(np.float32)
+    frames = list(pipeline(image, voice, "person 1", height=128, width=128, num_inference_steps=2).frames)
+    assert len(frames) == 10 and frames[0].shape == (128, 128, 3)
+
+
+def test_metrics_and_parts(recipe_path):
+    recipe = read_recipe(recipe_path)
+    train(recipe_path)
+    rows = [json.loads(line) for line in (recipe.output / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "flow_loss", "viseme_loss"} <= set().union(*rows)
+    assert any("held_out/lip_error_own" in row for row in rows)
+    states = list(recipe.output.glob("state-*"))
+    assert [s.name for s in states] == ["state-0000008"]
+    assert all(part.stat().st_size <= PART_BYTES + (1 << 16) for part in states[0].iterdir())
+
+
+def test_a_half_written_state_is_ignored(recipe_path, tmp_path):
+    run(recipe_path, tmp_path / "a")
+    shutil.copytree(tmp_path / "a" / "state-0000008", tmp_path / "a" / "state.partial")
+    (tmp_path / "a" / "state.partial" / "part-00.safetensors").write_bytes(b"half")
+    assert run(recipe_path, tmp_path / "a").step == 8
+
+
+def test_untrained_model_repeats_the_reference(recipe_path):
+    task = make_task(read_recipe(recipe_path), torch.device("cpu"))
+    values = task.evaluate(task.modules.eval(), 0)
+    assert values["held_out/lip_error_own"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_learning_rate_rises_then_falls(recipe_path):
+    options = read_recipe(recipe_path).optimisation
+    rates = [learning_rate(step, options) for step in range(options.steps + 1)]
+    assert rates[options.warmup_steps] == max(rates) == options.learning_rate
+    assert rates[-1] == pytest.approx(options.learning_rate * options.final_learning_rate)
+
+
+def test_recipes_are_strict(recipe_path):
+    recipe_path.write_text(recipe_path.read_text() + "surprise: 1\n")
+    with pytest.raises(InputError, match="surprise"):
+        read_recipe(recipe_path)
