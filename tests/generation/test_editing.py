@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from skyreels_audio.faces.framing import mouth_region
+from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.generation import editing
 from skyreels_audio.generation.editing import Extend, Plan, edit_video, plan_edit, put_back, source_order
 from skyreels_audio.media import InputError, VideoWriter, probe_video, read_stored, read_video
@@ -85,7 +85,7 @@ def test_the_plan_keeps_what_has_no_face(plan: Plan) -> None:
     assert 0 < strengths[GONE[0] - 1] < strengths[GONE[0] - 2] < 1
 
 
-@pytest.mark.parametrize("region_HW", [None, mouth_region(CROP)], ids=["boxes", "one place"])
+@pytest.mark.parametrize("region_HW", [None, region_mask("mouth", CROP)], ids=["boxes", "one place"])
 def test_what_is_put_back_changes_the_mouth_alone(region_HW: np.ndarray | None, plan: Plan, source: Path) -> None:
     crops_FHWC, known_FHW = editing.cut(plan, region_HW)
     assert known_FHW[0].all() and not known_FHW[1].all() and known_FHW[GONE[1]].all()

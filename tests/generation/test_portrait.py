@@ -11,7 +11,7 @@ from skyreels_audio.media import read_image
 
 @pytest.fixture(scope="module")
 def portrait() -> Portrait:
-    found = Portrait.find(read_image(Path(__file__).parents[1] / "faces" / "portrait.jpg"))
+    found = Portrait.find(read_image(Path(__file__).parents[1] / "faces" / "portrait.jpg"), "mouth")
     assert found is not None
     return found
 
@@ -30,19 +30,19 @@ def _standing():
 
 
 def test_outside_the_mouth_the_picture_is_untouched(portrait):
-    black = portrait.with_mouth_of(np.zeros_like(portrait.aligned))
+    black = portrait.with_region_of(np.zeros_like(portrait.aligned))
     same = (black == portrait.picture).all(-1)
     assert 0.5 < same.mean() < 0.99
     assert same[:10].all() and same[:, :5].all()
 
 
 def test_the_same_mouth_gives_the_same_picture(portrait):
-    back = portrait.with_mouth_of(portrait.aligned).astype(float)
+    back = portrait.with_region_of(portrait.aligned).astype(float)
     assert np.abs(back - portrait.picture).mean() < 1
 
 
 def test_no_face_no_portrait():
-    assert Portrait.find(np.full((128, 128, 3), 90, np.uint8)) is None
+    assert Portrait.find(np.full((128, 128, 3), 90, np.uint8), "mouth") is None
 
 
 def test_aligned_face_stands_as_in_training(portrait):

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from skyreels_audio.faces import detect_faces
+from skyreels_audio.faces import detect_faces, lip_aperture
 from skyreels_audio.synthetic.appearance import sample_appearance
 from skyreels_audio.synthetic.background import Background
 from skyreels_audio.synthetic.motion import Motion
 from skyreels_audio.synthetic.person import dress
-from skyreels_audio.synthetic.photograph import animate_photograph, split, suitable
+from skyreels_audio.synthetic.photograph import CLOSED, animate_photograph, split, suitable
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.synthetic.rig import ACTIONS
 
@@ -26,11 +26,11 @@ def renderer():
 
 @pytest.fixture(scope="module")
 def portraits(renderer):
-    """A drawn person's portrait, lips closed and mouth open, to stand for a photograph."""
+    """A drawn person's portrait, lips closed, parted and wide open, to stand for a photograph."""
     identity = renderer.rig.identity(0)
     wall = Background(np.full((8, 8, 3), 180, np.uint8), "plain", "grey")
     subject = dress(renderer.rig, identity, sample_appearance(0, identity), wall)
-    return renderer.render(subject, motion({}, {"jawOpen": 0.7})).frames
+    return renderer.render(subject, motion({}, {"jawOpen": 0.3}, {"jawOpen": 1.0})).frames
 
 
 def test_at_rest_it_is_the_photograph(renderer, portraits):
@@ -57,11 +57,18 @@ def test_its_labels_are_where_the_detector_finds_them(renderer, portraits):
     assert np.median(np.linalg.norm(found - rendered.mesh_TL2[0], axis=1)) < 0.02 * SIZE
 
 
-def test_an_open_mouth_cannot_speak(portraits):
-    face = detect_faces(portraits[1])[0]
+def test_parted_lips_are_closed_at_rest(renderer, portraits):
+    subject = animate_photograph(portraits[1], detect_faces(portraits[1])[0], (SIZE, SIZE))
+    shown, rest = subject.background.picture, renderer.render(subject, motion({})).frames[0]
+    before, after = (lip_aperture(detect_faces(picture)[0].landmarks) for picture in (shown, rest))
+    assert before > 3 * CLOSED and after < before / 3
+
+
+def test_a_wide_open_mouth_cannot_speak(portraits):
+    face = detect_faces(portraits[2])[0]
     assert not suitable(face)
-    with pytest.raises(ValueError, match="closed lips"):
-        animate_photograph(portraits[1], face)
+    with pytest.raises(ValueError, match="nearly closed"):
+        animate_photograph(portraits[2], face)
 
 
 def test_a_person_is_in_one_split_only():

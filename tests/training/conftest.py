@@ -19,12 +19,11 @@ def noise_clips(count: int, seed: int) -> Clips:
     generator = torch.Generator().manual_seed(seed)
     tokens = 2 * FRAMES + 2 * AUDIO_MARGIN
     lips = torch.zeros(count, LATENTS, 8, 8, dtype=torch.uint8)
-    lips[:, :, 4:6, 3:5] = 255
+    lips[:, :, 5:6, 3:5] = 255
     return Clips(
         latents_NCTHW=torch.randn(count, CHANNELS, LATENTS, 8, 8, generator=generator).half(),
         stills_NRCHW=torch.randn(count, 3, CHANNELS, 8, 8, generator=generator).half(),
         lips_NTHW=lips,
-        lower_face_NT4=torch.tensor([2.0, 3.0, 6.0, 7.0]).expand(count, LATENTS, 4).clone(),
         audio_NAD=torch.randn(count, tokens, AUDIO_DIM, generator=generator).half(),
         visemes_NAV=torch.rand(count, tokens, 9, generator=generator).half(),
         captions=tuple(f"person {i}" for i in range(count)),
@@ -69,7 +68,7 @@ def recipe_path(tmp_path: Path) -> Path:
         },
         "text_encoder": {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2},
         "viseme_steps": 2,
-        "curriculum": {"latent_frames": 2, "crop": 4},
+        "curriculum": {"latent_frames": 2},
         "optimisation": {
             "steps": 8,
             "batch": 4,

@@ -1,13 +1,17 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
-from skyreels_audio.training.curriculum import Sample, compose, outside_boxes
+from skyreels_audio.faces.framing import REGIONS, region_mask
+from skyreels_audio.training.curriculum import Sample, compose
 from skyreels_audio.training.recipe import Curriculum
 from tests.training.conftest import LATENTS, noise_clips
 
 
-def sample(crop: int | None = None, seed: int = 0, drop: float = 0.0, editing: float = 0.0) -> Sample:
-    options = Curriculum(drop=drop, editing=editing)
-    return compose(noise_clips(32, 0), options, 2, crop, torch.Generator().manual_seed(seed))
+def sample(region: str | None = None, seed: int = 0, drop: float = 0.0) -> Sample:
+    options = Curriculum(drop=drop)
+    return compose(noise_clips(32, 0), options, 2, region, torch.Generator().manual_seed(seed))
 
 
 def test_image_animation_gives_the_first_latent_alone():
@@ -16,17 +20,21 @@ def test_image_animation_gives_the_first_latent_alone():
     assert torch.equal(s.condition_BCTHW, s.clean_BCTHW * s.known_B1THW)
 
 
-def test_editing_hides_exactly_the_lower_face():
-    s = sample(editing=1.0)
-    hidden = s.known_B1THW[:, 0, 1] == 0
-    assert bool(hidden[:, 3:7, 2:6].all()) and hidden.sum() == 32 * 16
+@pytest.mark.parametrize("region", REGIONS)
+def test_editing_hides_exactly_the_region(region):
+    """And shows no more of the frame than the patches that it touches: on this grid of 8 × 8, columns 2 to 5."""
+    s = sample(region)
+    hidden = (s.known_B1THW[:, 0, 1] == 0).sum((1, 2))
+    assert bool((hidden == region_mask(region, (8, 8)).sum()).all())
+    assert s.clean_BCTHW.shape[-1] == 4 and s.clean_BCTHW.shape[-2] % 2 == 0
+    assert bool((s.known_B1THW[:, :, 0] == 1).all())
 
 
-def test_box_touches_every_cell_it_overlaps():
-    grid = torch.zeros(1, 1, 1, 8, 8)
-    known = outside_boxes(torch.tensor([[[2.5, 3.9, 4.1, 5.0]]]), grid)[0, 0, 0]
-    assert torch.equal((known == 0).nonzero().amin(0), torch.tensor([3, 2]))
-    assert torch.equal((known == 0).nonzero().amax(0), torch.tensor([4, 4]))
+def test_a_single_frame_comes_from_words_alone():
+    clips = noise_clips(32, 0)
+    frame = replace(clips, latents_NCTHW=clips.latents_NCTHW[:, :, :1], lips_NTHW=clips.lips_NTHW[:, :1])
+    s = compose(frame, Curriculum(), 1, None, torch.Generator().manual_seed(0))
+    assert s.known_B1THW.sum() == 0 and s.condition_BCTHW.abs().sum() == 0
 
 
 def test_drops_are_independent_and_at_the_stated_rate():
@@ -45,9 +53,9 @@ def test_dropped_audio_is_zero():
     assert torch.equal(silent, ~s.has_audio_B)
 
 
-def test_crop_keeps_the_lips_and_the_reference():
-    s = sample(crop=4, drop=0.5)
-    assert s.clean_BCTHW.shape[-2:] == (4, 4)
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_region_keeps_the_lips_and_the_reference(region):
+    s = sample(region, drop=0.5)
     assert bool((s.lips_B1THW.sum((1, 2, 3, 4)) > 0).all()) and bool((s.known_B1THW[:, :, 0] == 1).all())
 
 

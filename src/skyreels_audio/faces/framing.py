@@ -9,7 +9,11 @@ FACE_HEIGHT = 0.58  # usual height of the face's box over the frame's height
 FACE_CENTRE = 0.5, 0.55  # usual centre of the face's box in the frame (x, y)
 EYES_TO_MOUTH = 0.22  # distance from between the eyes to the mouth, over the frame's height
 MOUTH_CENTRE = 0.5, 0.6875  # centre of the mouth in the frame (x, y)
-MOUTH_REGION = 0.25, 0.5625, 0.75, 0.9375  # left, top, right, bottom: what speech moves of a face that stands so
+# What moves of a face that stands so, in fractions of the frame: left, top, right, bottom.
+REGIONS = {
+    "mouth": (0.25, 0.5625, 0.75, 0.9375),  # what speech moves
+    "face": (0.25, 0.375, 0.75, 0.9375),  # and the eyes
+}
 
 
 def anchors(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,9 +42,9 @@ def portrait_crop(image: np.ndarray, face: Face | None, size: tuple[int, int]) -
     return float(left), float(top), float(left + extent[0]), float(top + extent[1])
 
 
-def mouth_region(size: tuple[int, int]) -> np.ndarray:
-    """``MOUTH_REGION`` of a frame of ``size`` (H, W) as a mask, True inside [H, W]."""
+def region_mask(name: str, size: tuple[int, int]) -> np.ndarray:
+    """A region of ``REGIONS`` in a frame of ``size`` (H, W) as a mask, True inside [H, W]."""
     height, width = size
-    left, top, right, bottom = np.array(MOUTH_REGION) * [width, height, width, height]
+    left, top, right, bottom = np.array(REGIONS[name]) * [width, height, width, height]
     y, x = np.mgrid[:height, :width] + 0.5
     return (x > left) & (x < right) & (y > top) & (y < bottom)

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from skyreels_audio.faces.align import crop_boxes, feather, paste, placements
-from skyreels_audio.faces.framing import mouth_region
+from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.faces.track import Track, choose, fault, track_faces
 from skyreels_audio.faces.warp import warp
 from skyreels_audio.generation.masks import editing_known
@@ -295,7 +295,7 @@ def edit_video(
 
     Raises ValueError where the pipeline does.
     """
-    region_HW = mouth_region(plan.size) if pipe.settings().animate == "mouth" else None
+    region_HW = None if pipe.settings().animate == "everything" else region_mask("mouth", plan.size)
     crops_FHWC, known_FHW = cut(plan, region_HW, progress)
     output = pipe(
         audio=plan.waveform(waveform_n),

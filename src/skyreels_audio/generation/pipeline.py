@@ -19,6 +19,7 @@ from skyreels_audio.generation.colour import unify_colours
 from skyreels_audio.generation.conditions import Conditions, build_reference, encode_text, spatial_factor
 from skyreels_audio.generation.decoding import decode
 from skyreels_audio.generation.guidance import Guidance, Scale, Velocity, latent_voice
+from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
 from skyreels_audio.generation.sampling import Hybrid, TransformerVelocity, sample
 from skyreels_audio.generation.settings import Settings, check_audio, check_pictures
@@ -35,7 +36,7 @@ for _module in (autoencoder, transformer):
     vars(_module).setdefault("ModelMixin", ModelMixin)
 
 Progress = Callable[[str, int, int], None]
-"""Called with the phase ("encode", "sample", "decode"), what is done of it, and all of it."""
+"""Called with the phase ("portrait", "encode", "sample", "decode"), what is done of it, and all of it."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         hybrid_steps: int | None = None,
         ease_silence: bool | None = None,
         colour_strength: float | None = None,
-        animate: Literal["everything", "mouth"] | None = None,
+        animate: Literal["everything", "face", "mouth"] | None = None,
         colour_region: np.ndarray | None = None,
         generator: torch.Generator | None = None,
         progress: Progress | None = None,
@@ -185,9 +186,11 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         num_frames = math.ceil(len(waveform) * settings.fps / SAMPLE_RATE - 1e-6)
         latents = math.ceil((num_frames - 1) / 4) + 1
         given = check_pictures(image, video, known, num_frames, settings)
-        portrait = None
-        if video is None and given is not None and settings.animate == "mouth":
-            portrait = Portrait.find(given[0])
+        portrait, by_region = None, settings.animate != "everything"
+        if video is None and by_region:
+            if given is None:
+                given = self.portray(prompt, negative_prompt, settings, generator, report)[None]
+            portrait = Portrait.find(given[0], settings.animate)
         if portrait is not None:
             given = np.repeat(portrait.aligned[None], 4 * (min(latents, settings.window) - 1) + 1, axis=0)
             known = np.repeat(~portrait.region[None], len(given), axis=0)
@@ -198,6 +201,10 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         timesteps = self.scheduler.timesteps
         report("encode", 1, 1)
 
+        whole, box = conditions, None
+        if by_region and known is not None:
+            box = bounding_cells((conditions.known_B4THW < 1).any(2).any(1)[0], self.transformer.config.patch_size[1])
+            conditions = conditions.crop(*box)
         velocity = Guidance(
             velocity or TransformerVelocity(self.transformer),
             timesteps,
@@ -209,7 +216,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         velocity = Windows(velocity, settings.window, settings.overlap, settings.fusion)
         if video is not None and settings.hybrid_steps is not None and settings.hybrid_steps < len(timesteps):
             reference, mask = self.reference(video[:1], None, min(latents, settings.window), settings)
-            image_conditions = replace(conditions, reference_BCTHW=reference, known_B4THW=mask, key=("image",))
+            image_conditions = replace(whole, reference_BCTHW=reference, known_B4THW=mask, key=("image",))
+            image_conditions = image_conditions if box is None else image_conditions.crop(*box)
             switch = float(timesteps[settings.hybrid_steps - 1]) if settings.hybrid_steps else math.inf
             velocity = Hybrid(velocity, image_conditions, switch)
 
@@ -224,11 +232,42 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             options=str(asdict(settings)),
         )
         self.maybe_free_model_hooks()
+        if box is not None:
+            latents_BCTHW = whole.around(latents_BCTHW, *box)
         reference = None if given is None else given[0]
         frames = self.decode(latents_BCTHW, num_frames, settings, reference, colour_region, report)
         if portrait is not None:
-            frames = map(portrait.with_mouth_of, frames)
+            frames = map(portrait.with_region_of, frames)
         return SkyReelsAudioOutput(frames, num_frames, settings.fps)
+
+    def portray(
+        self,
+        prompt: str,
+        negative_prompt: str,
+        settings: Settings,
+        generator: torch.Generator | None,
+        report: Progress,
+    ) -> np.ndarray:
+        """A picture from words, uint8 [height, width, 3]: a video of one latent that nothing is heard in."""
+        silence = torch.zeros(SAMPLE_RATE // 10)
+        conditions = self.encode(None, None, silence, [prompt, negative_prompt], 1, settings).drop("audio")
+        self.scheduler.set_timesteps(settings.portrait_steps, device=self._execution_device)
+        velocity = Guidance(
+            TransformerVelocity(self.transformer),
+            self.scheduler.timesteps,
+            Scale.parse(1),
+            Scale.parse(settings.portrait_guidance_scale),
+        )
+        shape = (1, self.vae.config.z_dim, *conditions.reference_BCTHW.shape[2:])
+        noise = randn_tensor(shape, generator, self._execution_device, torch.float32)
+        latents_BCTHW = sample(
+            velocity,
+            self.scheduler,
+            noise,
+            conditions,
+            progress=lambda done, total: report("portrait", done, total),
+        )
+        return next(decode(latents_BCTHW, self.vae)).numpy()
 
     def encode(
         self,

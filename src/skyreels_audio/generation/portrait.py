@@ -1,4 +1,4 @@
-"""A portrait of which only the mouth is to speak: brought into the frame of training, and back."""
+"""A portrait of which only a region is to move: brought into the frame of training, and back."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from PIL import Image
 
 from skyreels_audio.faces import detect_faces
 from skyreels_audio.faces.align import feather, paste, placement
-from skyreels_audio.faces.framing import mouth_region
+from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.faces.warp import warp
 
-SEAM = 0.04  # of the frame's height: how softly the mouth's region meets the picture
+SEAM = 0.04  # of the frame's height: how softly the region meets the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +27,17 @@ class Portrait:
     """``region`` with soft edges."""
 
     @classmethod
-    def find(cls, picture: np.ndarray) -> "Portrait | None":
-        """Align the largest face of a picture; None if there is none."""
+    def find(cls, picture: np.ndarray, region: str) -> "Portrait | None":
+        """Align the largest face of a picture, of which a region of ``faces.framing`` may move; None without a face."""
         faces = detect_faces(picture)
         if not faces:
             return None
         size = picture.shape[:2]
         place = placement(faces[0].landmarks, size)
-        region = mouth_region(size)
-        mask = feather(region, SEAM * size[0])
-        return cls(picture, warp(Image.fromarray(picture), place, size), place, region, mask)
+        inside = region_mask(region, size)
+        mask = feather(inside, SEAM * size[0])
+        return cls(picture, warp(Image.fromarray(picture), place, size), place, inside, mask)
 
-    def with_mouth_of(self, frame: np.ndarray) -> np.ndarray:
-        """The picture with the mouth of a frame that was made from ``aligned``."""
+    def with_region_of(self, frame: np.ndarray) -> np.ndarray:
+        """The picture with the region of a frame that was made from ``aligned``."""
         return paste(self.picture, frame, self.place, self.mask)

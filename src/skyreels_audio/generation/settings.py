@@ -28,8 +28,10 @@ class Settings:
         hybrid_steps: video editing sees the video for this many steps and then only its first frame (eq. 4); None: all.
         colour_strength: 0 … 1, how far colours are brought back to the reference's (``colour.unify_colours``).
         text_tokens: length of the encoded prompt; Wan's is 512.
-        animate: what of a portrait may move: "everything", or the "mouth" alone: the region where a portrait framed by
-            ``faces.portrait_crop`` has it. The rest is then given in every frame, as in the editing of a video.
+        animate: what of a portrait may move: "everything", or a region of ``faces.framing``, the "mouth" or the "face".
+            All else is then given in every frame, as in the editing of a video, and no latent beside the region is
+            computed. Words alone first make a portrait, which then speaks.
+        portrait_steps, portrait_guidance_scale: denoising steps and text guidance of that portrait.
     """
 
     num_inference_steps: int = 50
@@ -47,11 +49,14 @@ class Settings:
     hybrid_steps: int | None = None
     colour_strength: float = 0.0
     text_tokens: int = 512
-    animate: Literal["everything", "mouth"] = "everything"
+    animate: Literal["everything", "face", "mouth"] = "everything"
+    portrait_steps: int = 24
+    portrait_guidance_scale: float | str = 3.0
 
     def __post_init__(self) -> None:
         Scale.parse(self.audio_guidance_scale)
         Scale.parse(self.text_guidance_scale)
+        Scale.parse(self.portrait_guidance_scale)
         object.__setattr__(self, "unconditional_drops", tuple(self.unconditional_drops))
         rules = [
             (self.num_inference_steps >= 1, "num_inference_steps must be at least 1"),
@@ -67,7 +72,8 @@ class Settings:
                 "unconditional_drops: text, audio, reference",
             ),
             (self.hybrid_steps is None or self.hybrid_steps >= 0, "hybrid_steps must not be negative"),
-            (self.animate in ("everything", "mouth"), "animate: everything or mouth"),
+            (self.animate in ("everything", "face", "mouth"), "animate: everything, face or mouth"),
+            (self.portrait_steps >= 1, "portrait_steps must be at least 1"),
             (0 <= self.colour_strength <= 1, "colour_strength must be between 0 and 1"),
         ]
         for holds, sentence in rules:

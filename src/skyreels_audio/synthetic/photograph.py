@@ -1,7 +1,8 @@
 """A photograph made to speak: the rig takes the shape of the face in it, and the photograph becomes its skin.
 
-At rest the picture is the photograph itself. Expressions move the rig, whose every vertex carries the pixel it covered;
-the head's motion also carries hair and, fading, what surrounds it. The inside of the mouth is the rig's own.
+At rest the picture is the photograph itself, but lips that were apart in it are closed. Expressions move the rig,
+whose every vertex carries the pixel it covered; the head's motion also carries hair and, fading, what surrounds it.
+The inside of the mouth is the rig's own.
 
 Shape letters: V vertex, L landmark, N vertex of the surroundings; metres on the rig, pixels in the photograph.
 """
@@ -22,12 +23,17 @@ from skyreels_audio.synthetic.rig import ACTIONS, NECK_PIVOT, Material, Rig, smo
 from skyreels_audio.synthetic.subject import Subject, Surroundings
 
 CLOSED = 0.012  # inner-lip gap over face height; above it teeth may show
+OPEN = 0.12  # the widest gap that can be closed
+FOLLOWS = {"outer": 0.75, "chin": 0.5}  # how far the rest of the lips, and the chin, go along when the lips close
 STRAIGHT = 0.40  # radians of yaw or pitch that the fit follows
 CELLS = 32  # cells a side of the mesh that carries what surrounds the face
 HELD_OUT = 10  # one person in so many is of the test split
 # Facing points of the inner lip lines, corner to corner.
 INNER_UPPER = [191, 80, 81, 82, 13, 312, 311, 310, 415]
 INNER_LOWER = [95, 88, 178, 87, 14, 317, 402, 318, 324]
+OUTER_UPPER = [40, 39, 37, 0, 267, 269, 270]
+OUTER_LOWER = [91, 181, 84, 17, 314, 405, 321]
+CHIN_LINE = [149, 176, 148, 152, 377, 400, 378]
 LEFT_LID, RIGHT_LID = [362, 398, 384, 385, 386, 387, 388, 466, 263], [33, 246, 161, 160, 159, 158, 157, 173, 133]
 LEFT_BROW, RIGHT_BROW = [276, 283, 282, 295, 285], [46, 53, 52, 65, 55]  # their lower edges
 FOREHEAD, CHIN = 10, 152
@@ -49,25 +55,29 @@ def split(name: str) -> str:
 
 
 def suitable(face: Face) -> bool:
-    """Whether a face can be made to speak: lips closed, looking towards the camera."""
+    """Whether a face can be made to speak: lips not wide apart, looking towards the camera."""
     turn = Pose.of(Rig.load(), face.landmarks[:468]).rotation
     yaw, pitch = np.arctan2(turn[0, 1], turn[1, 1]), np.arcsin(np.clip(turn[2, 1], -1, 1))
-    return lip_aperture(face.landmarks) < CLOSED and max(abs(yaw), abs(pitch)) < STRAIGHT
+    return lip_aperture(face.landmarks) < OPEN and max(abs(yaw), abs(pitch)) < STRAIGHT
 
 
 def animate_photograph(image: np.ndarray, face: Face, size: tuple[int, int] = (256, 256)) -> Subject:
     """The photograph (uint8 [H, W, 3]), cropped around its face to the shape of `size` (H, W), as a subject.
 
-    Raises ValueError if the mouth is open or the head turned away.
+    Raises ValueError if the mouth is wide open or the head turned away.
     """
     if not suitable(face):
-        raise ValueError("This photograph cannot speak: it needs closed lips and a face towards the camera.")
+        raise ValueError("This photograph cannot speak: it needs lips nearly closed and a face towards the camera.")
     rig = Rig.load()
     picture, landmarks_L3 = _crop(image, face, size)
     pose = Pose.of(rig, landmarks_L3)
     vertices_V3 = _fit(rig, pose, landmarks_L3)
     pixels_V3 = pose.to_picture(vertices_V3)
-    open_V2 = _show_inner_lips(rig, pixels_V3[:, :2], landmarks_L3)
+    seen_V2 = pixels_V3[:, :2]
+    if lip_aperture(face.landmarks) >= CLOSED:
+        vertices_V3 = _fit(rig, pose, _closed(landmarks_L3))
+        seen_V2 = pose.to_picture(_fit_open(rig, pose, landmarks_L3))[:, :2]
+    open_V2 = _show_inner_lips(rig, seen_V2, landmarks_L3)
     around = _surroundings(rig, pose, pixels_V3, landmarks_L3, picture.shape)
     x, y, z = rig.template_V3.T
     front_V = (y < -0.02) & (z > 0.565) & (z < 0.82) & (rig.material_V == Material.SKIN)
@@ -170,18 +180,48 @@ def _fit(rig: Rig, pose: Pose, landmarks_L3: np.ndarray) -> np.ndarray:
     return (rig.mean_V3 + bend(rig.mean_V3)).astype(np.float32)
 
 
+def _closed(landmarks_L3: np.ndarray) -> np.ndarray:
+    """Landmarks of the same face with its lips together."""
+    closed = landmarks_L3.copy()
+    middle = (landmarks_L3[INNER_UPPER] + landmarks_L3[INNER_LOWER]) / 2
+    for inner, outer in ((INNER_UPPER, OUTER_UPPER), (INNER_LOWER, OUTER_LOWER)):
+        shift = middle - landmarks_L3[inner]
+        closed[inner] += shift
+        closed[outer] += FOLLOWS["outer"] * shift[1:-1]
+    closed[CHIN_LINE] += FOLLOWS["chin"] * (middle - landmarks_L3[INNER_LOWER])[1:-1]
+    return closed
+
+
+def _fit_open(rig: Rig, pose: Pose, landmarks_L3: np.ndarray) -> np.ndarray:
+    """The mean head, its jaw opened as far as the photograph's, bent so that its landmarks are the photograph's."""
+    jaw_V3 = rig.deltas_KV3[ACTIONS.index("jawOpen")]
+
+    def gap(points_L3: np.ndarray) -> float:
+        return float(np.linalg.norm(points_L3[INNER_UPPER] - points_L3[INNER_LOWER], axis=1).mean())
+
+    wide = rig.landmarks((rig.mean_V3 + jaw_V3)[None])[0]
+    opened_V3 = rig.mean_V3 + min(gap(landmarks_L3[:, :2]) / pose.scale / gap(wide), 1.0) * jaw_V3
+    model = rig.landmarks(opened_V3[None])[0]
+    shift = pose.to_rig(landmarks_L3) - model
+    shift[:, 1] *= 0.5  # depth is the network's guess
+    return opened_V3 + RBFInterpolator(model, shift, kernel="linear", smoothing=1e-4)(opened_V3)
+
+
 def _show_inner_lips(rig: Rig, pixels_V2: np.ndarray, landmarks_L3: np.ndarray) -> np.ndarray:
     """Where each vertex takes its pixel: what is hidden between closed lips takes the red of its own lip."""
     _, depth, _ = rig.template_V3.T
     drop = rig.deltas_KV3[ACTIONS.index("jawOpen"), :, 2]
-    line = (landmarks_L3[INNER_UPPER, :2] + landmarks_L3[INNER_LOWER, :2]) / 2
-    seam_V = np.interp(pixels_V2[:, 0], *_left_to_right(line).T)
-    margin = 0.014 * (landmarks_L3[CHIN, 1] - landmarks_L3[FOREHEAD, 1])
+    seam_upper, seam_lower = (
+        np.interp(pixels_V2[:, 0], *_left_to_right(landmarks_L3[line, :2]).T) for line in (INNER_UPPER, INNER_LOWER)
+    )
+    apart = np.abs(landmarks_L3[INNER_LOWER, 1] - landmarks_L3[INNER_UPPER, 1]).mean()  # teeth show: keep clear of them
+    margin = 0.014 * (landmarks_L3[CHIN, 1] - landmarks_L3[FOREHEAD, 1]) + 0.15 * apart
     hidden = (rig.lip_V > 0) & (depth > -0.1472) & (np.abs(rig.template_V3[:, 0]) < 0.02)
     out = pixels_V2.copy()
-    lower, upper = hidden & (drop < -0.015), hidden & (drop >= -0.015)
-    out[lower, 1] = np.maximum(out[lower, 1], seam_V[lower] + margin)
-    out[upper, 1] = np.minimum(out[upper, 1], seam_V[upper] - margin)
+    below = drop < -0.015
+    for part, away in ((rig.lip_V > 0) & ~hidden, 0.4 * margin * (apart > 1)), (hidden, margin):
+        out[part & below, 1] = np.maximum(out[part & below, 1], (seam_lower + away)[part & below])
+        out[part & ~below, 1] = np.minimum(out[part & ~below, 1], (seam_upper - away)[part & ~below])
     return out
 
 

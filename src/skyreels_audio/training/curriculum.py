@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skyreels_audio.faces.framing import region_mask
+from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.models.rope import TOKENS_PER_SECOND, latent_positions, token_positions
 from skyreels_audio.training.data import AUDIO_MARGIN, Clips
 from skyreels_audio.training.recipe import Curriculum
@@ -29,14 +31,15 @@ class Sample:
 
 
 def compose(
-    clips: Clips, options: Curriculum, latent_frames: int, crop: int | None, generator: torch.Generator
+    clips: Clips, options: Curriculum, latent_frames: int, region: str | None, generator: torch.Generator
 ) -> Sample:
     """Cut a window out of each clip and decide what of it is given.
 
     The window's first latent is a *still* of the same scene, as at inference, where every window begins with the pinned
-    reference. Image animation gives that still alone; editing gives all but the lower face as well; a dropped reference
-    leaves text-to-video. Audio and text are dropped independently. ``crop``: side of a face-centred crop in latent
-    cells, None for whole frames; a crop keeps its reference, since no prompt says which part of a frame it is.
+    reference. Image animation gives that still alone; editing gives all but a ``region`` (of ``faces.framing``) as
+    well, and sees no more of the frame than the cells of the region, as at inference; a dropped reference leaves text
+    alone. Audio and text are dropped independently. A region keeps its reference, since no prompt says which part of a
+    frame it is.
     """
     count, total = len(clips), clips.latents_NCTHW.shape[2]
 
@@ -52,15 +55,15 @@ def compose(
 
     known = torch.zeros_like(clean[:, :1])
     known[:, :, 0] = 1
-    editing = chance(options.editing)
-    known[editing] = torch.maximum(known, outside_boxes(clips.lower_face_NT4[:, window], known))[editing]
-    if crop is None:
-        known[chance(options.drop)] = 0
     lips = clips.lips_NTHW[:, None, window].float() / 255
+    if region is None:
+        known[chance(options.drop if total > 1 else 1.0)] = 0
+    else:
+        inside = torch.from_numpy(region_mask(region, (clean.shape[-2], clean.shape[-1])))
+        known[:, :, 1:] = (~inside).float()
+        rows, columns = bounding_cells(inside)
+        clean, known, lips = (x[..., rows, columns] for x in (clean, known, lips))
     condition = clean * known
-    if crop is not None:
-        boxes = clips.lower_face_NT4[:, window]
-        clean, condition, known, lips = crop_around(boxes, crop, clean, condition, known, lips)
 
     first_frame = max(4 * start - 3, 0)
     last_frame = 4 * (start + latent_frames - 1)
@@ -80,29 +83,3 @@ def compose(
         video_positions_T=latent_positions(total)[window],
         audio_positions_A=(token_positions(clips.audio_NAD.shape[1]) - AUDIO_MARGIN)[tokens],
     )
-
-
-def outside_boxes(boxes_BT4: Tensor, like_B1THW: Tensor) -> Tensor:
-    """1 for cells wholly outside the box of their latent frame, 0 for those it touches."""
-    rows, columns = like_B1THW.shape[-2:]
-    left, top, right, bottom = (boxes_BT4[..., i, None, None] for i in range(4))
-    y = torch.arange(rows, dtype=torch.float).view(1, 1, -1, 1)
-    x = torch.arange(columns, dtype=torch.float).view(1, 1, 1, -1)
-    touched = (x + 1 > left) & (x < right) & (y + 1 > top) & (y < bottom)
-    return (~touched).float().unsqueeze(1)
-
-
-def crop_around(boxes_BT4: Tensor, side: int, *grids: Tensor) -> tuple[Tensor, ...]:
-    """Cut ``side`` × ``side`` cells around each sample's lower face from every grid, on even cells as patches are."""
-    rows, columns = grids[0].shape[-2:]
-    x, y = ((boxes_BT4[..., i] + boxes_BT4[..., i + 2]).mean(1) / 2 for i in (0, 1))
-    top = ((y - side / 2) / 2).round().long().mul(2).clamp(0, rows - side)
-    left = ((x - side / 2) / 2).round().long().mul(2).clamp(0, columns - side)
-    index_y = top[:, None] + torch.arange(side)
-    index_x = left[:, None] + torch.arange(side)
-    batch = torch.arange(len(boxes_BT4))[:, None, None]
-
-    def cut(grid: Tensor) -> Tensor:
-        return grid.permute(0, 3, 4, 1, 2)[batch, index_y[:, :, None], index_x[:, None, :]].permute(0, 3, 4, 1, 2)
-
-    return tuple(cut(grid) for grid in grids)

@@ -26,8 +26,6 @@ class Clips:
     """float16: R still frames of the same scene, each encoded alone, to draw references from; the first is at rest."""
     lips_NTHW: Tensor
     """uint8, 255 where a latent cell is all lips."""
-    lower_face_NT4: Tensor
-    """float32 boxes (left, top, right, bottom) in latent cells, the union over the frames of a latent."""
     audio_NAD: Tensor
     """float16 audio features."""
     visemes_NAV: Tensor

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
+from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.training.curriculum import Sample, compose
 from skyreels_audio.training.data import Clips, ShardFolder
@@ -15,7 +16,7 @@ from skyreels_audio.training.loss import flow_loss, interpolate, loss_region, sa
 from skyreels_audio.training.precompute import precompute
 from skyreels_audio.training.recipe import FlowRecipe
 
-TEXT_TOKENS = 128  # bytes of a prompt that the default checkpoint reads
+TEXT_TOKENS = 192  # bytes of a prompt that the default checkpoint reads
 REFRESH_EVERY = 200  # steps between looks at the growing folder of clips
 
 
@@ -30,10 +31,15 @@ class FlowTask:
         if not self.clips.shards:  # else another process may still be adding to them
             precompute(recipe)
             self.clips.refresh()
+        self.portraits = ShardFolder(recipe.data.folder / "portraits", kinds)
         held_out = ShardFolder(recipe.data.folder / "test", kinds)
         held_out.refresh()
         self.held_out = Clips.concatenate(list(held_out.shards.values()))
         self.tokenizer = ByT5Tokenizer()
+        vae_config: Any = CausalVideoAutoencoder.load_config(recipe.autoencoder)
+        std_C = torch.tensor(vae_config["latents_std"])
+        weight_C = std_C**recipe.curriculum.channel_power
+        self.weight_C = (weight_C / weight_C.mean()).to(device)
         transformer = SkyReelsAudioTransformer3DModel(**recipe.transformer)
         transformer.initialise_audio_alignment(output_std=0.02)
         config: Any = transformer.config
@@ -100,25 +106,36 @@ class FlowTask:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         if step % REFRESH_EVERY == 0:
             self.clips.refresh()
-        whole = float(torch.rand((), generator=generator)) < options.full_frame
+            self.portraits.refresh()
         batch = self.recipe.optimisation.batch
         if step < self.recipe.viseme_steps:
-            sample = compose(self.clips.draw(batch, generator), options, options.latent_frames, None, generator)
+            sample = compose(self.clips.draw(batch, generator), options, options.latent_frames, "mouth", generator)
             loss = self.viseme_loss(sample)
             return loss, {"viseme_loss": float(loss.detach())}
-        if whole:  # four times the tokens of a crop: fewer samples make steps of equal cost
-            batch = max(batch // 4, 1)
-        clips = self.clips.draw(batch, generator)
-        sample = compose(clips, options, options.latent_frames, None if whole else options.crop, generator)
+        sample = self.draw(batch, generator)
+        batch = len(sample.clean_BCTHW)
         sigmas = sample_sigmas(batch, options.sigma_shift, options.sigma_one, generator)
         noise = torch.randn(sample.clean_BCTHW.shape, generator=generator)
         predicted = self.predict(self.modules, sample, interpolate(sample.clean_BCTHW, noise, sigmas), sigmas)
         gated = torch.rand(batch, generator=generator) < options.mask_gate
         region = loss_region(sample.lips_B1THW, 1 - sample.known_B1THW, gated, options.lip_weight)
-        flow = flow_loss(predicted, *(x.to(self.device) for x in (sample.clean_BCTHW, sigmas, region)))
+        clean, sigmas, region = (x.to(self.device) for x in (sample.clean_BCTHW, sigmas, region))
+        flow = flow_loss(predicted, clean, sigmas, region, self.weight_C)
         visemes = self.viseme_loss(sample)
         values = {"flow_loss": float(flow.detach()), "viseme_loss": float(visemes.detach())}
         return flow + self.recipe.viseme_weight * visemes, values
+
+    def draw(self, batch: int, generator: torch.Generator) -> Sample:
+        """Clips of one task, as many as make steps of all tasks cost about the same."""
+        options = self.recipe.curriculum
+        task, eyes = torch.rand(2, generator=generator).tolist()
+        if task < options.portrait and len(self.portraits):
+            return compose(self.portraits.draw(batch, generator), options, 1, None, generator)
+        if task < options.portrait + options.editing:
+            region = "face" if eyes < options.eyes else "mouth"
+            return compose(self.clips.draw(batch, generator), options, options.latent_frames, region, generator)
+        clips = self.clips.draw(max(batch // 4, 1), generator)
+        return compose(clips, options, options.latent_frames, None, generator)
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
@@ -127,9 +144,9 @@ class FlowTask:
         Errors are over lip cells, relative to what repeating the reference would leave. ``lip_correlation`` compares
         the predicted with the true movement along each clip's own main direction of lip motion.
         """
-        options = self.recipe.curriculum.model_copy(update={"drop": 0.0, "editing": 0.0})
+        options = self.recipe.curriculum.model_copy(update={"drop": 0.0})
         generator = torch.Generator().manual_seed(1)
-        sample = compose(self.held_out, options, self.held_out.latents_NCTHW.shape[2], None, generator)
+        sample = compose(self.held_out, options, self.held_out.latents_NCTHW.shape[2], "mouth", generator)
         ones = torch.ones(len(self.held_out))
         noise = torch.randn(sample.clean_BCTHW.shape, generator=generator)
         lips = (sample.lips_B1THW > 0.05).float()

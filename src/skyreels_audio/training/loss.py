@@ -20,13 +20,21 @@ def interpolate(clean_BCTHW: Tensor, noise_BCTHW: Tensor, sigmas_B: Tensor) -> T
     return (1 - sigmas) * clean_BCTHW + sigmas * noise_BCTHW
 
 
-def flow_loss(predicted_BCTHW: Tensor, clean_BCTHW: Tensor, sigmas_B: Tensor, weight_B1THW: Tensor) -> Tensor:
+def flow_loss(
+    predicted_BCTHW: Tensor,
+    clean_BCTHW: Tensor,
+    sigmas_B: Tensor,
+    weight_B1THW: Tensor,
+    weight_C: Tensor | float = 1.0,
+) -> Tensor:
     """Eq. 1, ‖v - u‖², written for a network that predicts the clean latent: v - u = (predicted - clean) / sigma.
 
     Every sample is averaged over its own weighted region, so a small mouth counts as much as a large one.
     """
     per_sigma = sigmas_B.float().square().reciprocal().clamp(max=LARGEST_WEIGHT)
-    error_B1THW = (predicted_BCTHW.float() - clean_BCTHW.float()).square().mean(1, keepdim=True)
+    weight_C111 = torch.as_tensor(weight_C).view(-1, 1, 1, 1)
+    error_BCTHW = (predicted_BCTHW.float() - clean_BCTHW.float()).square() * weight_C111
+    error_B1THW = error_BCTHW.mean(1, keepdim=True)
     region = weight_B1THW.float()
     per_sample = (region * error_B1THW).sum((1, 2, 3, 4)) / region.sum((1, 2, 3, 4)).clamp(min=1e-6)
     return (per_sigma * per_sample).mean()

@@ -19,10 +19,10 @@ from torch import Tensor
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 from skyreels_audio.synthetic.bank import SpeechBank, speech_bank
 from skyreels_audio.synthetic.speech import augment
-from skyreels_audio.synthetic.visemes import loudness
+from skyreels_audio.synthetic.visemes import VISEME_CHANNELS, loudness
 from skyreels_audio.training.data import AUDIO_MARGIN, Clips
 from skyreels_audio.training.recipe import ClipShare, FlowRecipe
-from skyreels_audio.training.scenes import Scene, scene_of
+from skyreels_audio.training.scenes import Scene, posed, scene_of
 
 CLIPS_PER_UTTERANCE = 8
 CURVES_PER_FRAME = 4  # viseme curves are at 100 Hz, frames at 25
@@ -44,12 +44,19 @@ def precompute(recipe: FlowRecipe) -> None:
 
     if not any(recipe.speech.bank.glob("*.npz")):
         speech_bank(recipe.speech.bank, recipe.speech.hours, recipe.seed, recipe.data.workers, recipe.data.videos)
-    jobs = [("test", n) for n in range(recipe.data.held_out_shards)] + [("train", n) for n in range(recipe.data.shards)]
+    data = recipe.data
+    counts = {"test": data.held_out_shards, "portraits": data.portrait_shards, "train": data.shards}
+    jobs = [(split, n) for split, count in counts.items() for n in range(count)]
     missing = [job for job in jobs if not shard_path(recipe, *job).exists()]
     if not missing:
         return
     with ProcessPoolExecutor(recipe.data.workers, initializer=_single_thread) as pool:
-        futures = [pool.submit(write_shard, recipe, *job) for job in missing]
+        futures = [
+            pool.submit(write_portraits, recipe, n)
+            if split == "portraits"
+            else pool.submit(write_shard, recipe, split, n)
+            for split, n in missing
+        ]
         for future in tqdm(as_completed(futures), total=len(missing), desc="clips", unit="shard"):
             future.result()
 
@@ -83,6 +90,21 @@ def write_shard(recipe: FlowRecipe, split: str, index: int) -> None:
         if scene is not None:
             clips.append(encode_scene(scene, vae))
     path = shard_path(recipe, split, index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Clips.concatenate(clips).save(path)
+
+
+def write_portraits(recipe: FlowRecipe, index: int) -> None:
+    """Draw ``portraits_per_shard`` people who say nothing and save them as clips of one frame."""
+    rng = np.random.default_rng([recipe.seed, index, 2])
+    tokens = 2 + 2 * AUDIO_MARGIN
+    width = _Listener.load(recipe.speech.whisper, recipe.speech.layers).width
+    curves = np.zeros((CURVES_PER_FRAME, len(VISEME_CHANNELS)), np.float32)
+    silence = Speech(curves, curves[:, 0], torch.zeros(tokens, width), torch.zeros(tokens, len(VISEME_CHANNELS)))
+    vae = _autoencoder(recipe.autoencoder)
+    seeds = rng.integers(2**31, size=recipe.data.portraits_per_shard)
+    clips = [encode_scene(posed(recipe, "train", int(seed), silence), vae) for seed in seeds]
+    path = shard_path(recipe, "portraits", index)
     path.parent.mkdir(parents=True, exist_ok=True)
     Clips.concatenate(clips).save(path)
 
@@ -130,6 +152,7 @@ class _Listener:
         self.extractor = WhisperFeatureExtractor.from_pretrained(path)
         self.encoder = trim_whisper(WhisperEncoder.from_pretrained(path, dtype=torch.bfloat16), max(layers))
         self.layers = layers
+        self.width = self.encoder.config.d_model
 
     @staticmethod
     @lru_cache(maxsize=1)
@@ -168,13 +191,10 @@ def encode_scene(scene: Scene, vae: Any) -> Clips:
     stills = torch.stack([latents_of(still[None])[0, :, 0] for still in scene.stills_RHWC])
     lips = torch.from_numpy(scene.lip_mask_FHW).float()[None]
     lips = F.avg_pool3d(torch.cat([lips[:, :1].expand(-1, 3, -1, -1), lips], 1), (4, 16, 16))
-    boxes = np.concatenate([np.repeat(scene.lower_face_F4[:1], 3, 0), scene.lower_face_F4]).reshape(-1, 4, 4) / 16
-    boxes = np.concatenate([boxes[..., :2].min(1), boxes[..., 2:].max(1)], -1)
     return Clips(
         latents_NCTHW=latents_of(scene.frames_FHWC).half(),
         stills_NRCHW=stills[None].half(),
         lips_NTHW=lips.round().to(torch.uint8),
-        lower_face_NT4=torch.from_numpy(boxes).float()[None],
         audio_NAD=scene.speech.audio_AD[None].half(),
         visemes_NAV=scene.speech.visemes_AV[None].half(),
         captions=(scene.caption,),

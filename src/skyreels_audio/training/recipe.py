@@ -80,20 +80,24 @@ class ClipData(Strict):
     videos: Path | None = None
     kinds: list[ClipShare]
     held_out_shards: int = 2
+    portrait_shards: int = 0  # of drawn people as single frames, for words without a picture
+    portraits_per_shard: int = 256
 
 
 class Curriculum(Strict):
     """What one training step sees of a clip (paper, section 2.3)."""
 
     drop: float = 0.15  # each condition independently
-    editing: float = 0.25  # share of clips whose lower face alone is to be invented
+    channel_power: float = 1.0  # channels weigh std**power: 0 counts latents alike, 2 counts pixels
     mask_gate: float = 0.5  # p_mask: share of samples whose loss is taken on the lips alone
     lip_weight: float = 4.0
     sigma_shift: float = 5.0
     sigma_one: float = 0.3  # share of samples at pure noise
     latent_frames: int = 5
-    crop: int = 8  # latent cells of a face-centred crop
-    full_frame: float = 0.2  # share of steps on whole frames
+    # Shares of steps; the others animate a whole frame, or make it from words where its reference is dropped.
+    editing: float = 0.7  # a region of an aligned face is to be invented, all else is given
+    portrait: float = 0.25  # one frame from words
+    eyes: float = 0.5  # share of the edited regions that reach up to the eyes
 
 
 class FlowRecipe(Strict):

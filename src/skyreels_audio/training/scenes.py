@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from skyreels_audio import faces, media
-from skyreels_audio.faces.framing import MOUTH_REGION
+from skyreels_audio.faces.align import placement
+from skyreels_audio.faces.framing import MOUTH_CENTRE
+from skyreels_audio.faces.warp import invert, warp
 from skyreels_audio.synthetic.motion import Manner, Motion, animate
 from skyreels_audio.training.recipe import ClipShare, FlowRecipe
 
 if TYPE_CHECKING:
     from skyreels_audio.training.precompute import Speech
 
-STILLS = 3  # the face at rest, the first frame, a frame from anywhere
+STILLS = 3  # the face at rest or the photograph, the first frame, a frame from anywhere
 GESTURE_SHARE = 0.25  # of clips whose head moves
+UNSMILING = 0.5  # share of expressions whose face at rest is neutral, so that the words alone ask for them
+JITTER = 0.04, 0.012  # deviation of a face's size and place from the frame's rule: landmarks are never exact
+FINE = 512  # side of a photograph that is to be animated
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,6 @@ class Scene:
     frames_FHWC: np.ndarray
     stills_RHWC: np.ndarray
     lip_mask_FHW: np.ndarray  # uint8
-    lower_face_F4: np.ndarray  # pixels, left top right bottom
     speech: "Speech"
     caption: str
     kind: str
@@ -58,6 +63,14 @@ def scene_of(
     return rendered(*subject, kind.source, manner, speak(frames, seed), frames, recipe.data.size, seed)
 
 
+def posed(recipe: FlowRecipe, split: str, seed: int, silence: "Speech") -> Scene:
+    """One frame of a drawn person who says nothing: what a sentence without a picture is learned from."""
+    rng = np.random.default_rng(seed)
+    manner = sample_manner(recipe.data.kinds[0], rng)
+    subject = person(2 * (seed // 2) + (split == "train"), manner, rng)
+    return rendered(*subject, "synthetic", manner, silence, 1, recipe.data.size, seed)
+
+
 def sample_manner(kind: ClipShare, rng: np.random.Generator) -> Manner:
     expressions = ["neutral", "smiling", "sad", "surprised", "angry"]
     moves = kind.head != "still"
@@ -84,10 +97,16 @@ def person(seed: int, manner: Manner, rng: np.random.Generator):
     background = sample_background(rng)
     known = person_attributes(identity, appearance) | background_attributes(background) | manner_attributes(manner)
     subject = dress(rig, identity, appearance, background)
-    return replace(subject, view_projection=aligned(rig, subject)), caption(known, rng)
+    return replace(subject, view_projection=aligned(rig, subject, jitter(rng))), caption(known, rng)
 
 
-def aligned(rig, subject) -> np.ndarray:
+def jitter(rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """How much larger, and how far off its place (in fractions of the frame), a face stands."""
+    size, place = JITTER
+    return float(np.exp(rng.normal(0, size))), rng.normal(0, place, 2)
+
+
+def aligned(rig, subject, deviation: tuple[float, np.ndarray] = (1.0, np.zeros(2))) -> np.ndarray:
     """The subject's camera matrix, its lens shifted and zoomed so that the mouth stands as `faces.framing` wants it."""
     from skyreels_audio.faces.framing import EYES_TO_MOUTH, MOUTH_CENTRE, anchors
     from skyreels_audio.faces.landmarks import MESH_TO_68
@@ -95,8 +114,9 @@ def aligned(rig, subject) -> np.ndarray:
     matrix = subject.view_projection.copy()
     points = np.c_[rig.landmarks(subject.vertices_V3[None])[0][list(MESH_TO_68)], np.ones(68)] @ matrix.T
     eyes, mouth = anchors(points[:, :2] / points[:, 3:])
-    zoom = 2 * EYES_TO_MOUTH / float(np.linalg.norm(mouth - eyes))
-    wanted = np.array([2 * MOUTH_CENTRE[0] - 1, 1 - 2 * MOUTH_CENTRE[1]])
+    zoom = deviation[0] * 2 * EYES_TO_MOUTH / float(np.linalg.norm(mouth - eyes))
+    x, y = MOUTH_CENTRE + deviation[1]
+    wanted = np.array([2 * x - 1, 1 - 2 * y])
     matrix[:2] = zoom * matrix[:2] + (wanted - zoom * mouth)[:, None] * matrix[3]
     return matrix
 
@@ -110,7 +130,23 @@ def photograph(folder: Path, split: str, manner: Manner, rng: np.random.Generato
     image, face = _portrait(paths[int(rng.integers(len(paths)))])
     if face is None or not suitable(face):
         return None
-    return animate_photograph(image, face), caption(manner_attributes(manner), rng)
+    size, place = jitter(rng)
+    image, face = _framed(image, face, size, place)
+    # What the face looks like it keeps: words about it would be guesses.
+    return animate_photograph(image, face), caption(manner_attributes(replace(manner, expression="neutral")), rng)
+
+
+def _framed(image: np.ndarray, face: faces.Face, size: float, place: np.ndarray) -> tuple[np.ndarray, faces.Face]:
+    """The photograph as `generate` aligns a portrait, but for a jitter; its colours varied, half of them mirrored."""
+    to_picture = placement(face.landmarks, (FINE, FINE))
+    middle = FINE * np.array(MOUTH_CENTRE)
+    to_picture = np.c_[to_picture[:, :2] / size, to_picture @ [*(middle - (middle + FINE * place) / size), 1.0]]
+    points = face.landmarks.astype(np.float64)
+    back = invert(to_picture)
+    scale = np.sqrt(abs(np.linalg.det(back[:, :2])))
+    points = np.c_[points[:, :2] @ back[:, :2].T + back[:, 2], points[:, 2] * scale].astype(np.float32)
+    framed = warp(Image.fromarray(image), to_picture, (FINE, FINE))
+    return framed, replace(face, landmarks=points, box_xyxy=faces.face_box(points))
 
 
 @lru_cache(maxsize=4)
@@ -140,28 +176,26 @@ def rendered(
 ) -> Scene:
     """Animate and draw a subject: one frame at rest, then the clip."""
     silence = np.zeros_like(speech.curves)
-    rest = animate(
-        silence, np.zeros_like(speech.loudness), np.random.default_rng(seed), replace(manner, blinks=False), 1
-    )
+    at_rest = replace(manner, blinks=False)
+    if frames > 1 and np.random.default_rng([seed, 1]).random() < UNSMILING:
+        at_rest = replace(at_rest, expression="neutral")
+    rest = animate(silence, np.zeros_like(speech.loudness), np.random.default_rng(seed), at_rest, 1)
     motion = animate(speech.curves, speech.loudness, np.random.default_rng(seed), manner, frames)
     weights, rotation, translation, gaze = map(np.concatenate, zip(_arrays(rest), _arrays(motion), strict=True))
     both = Motion(weights, rotation, translation, gaze)
     result = _renderer(size).render(subject, both)
     anywhere = int(np.random.default_rng(seed).integers(1, frames + 1))
+    stills = result.frames[[0, 1, anywhere]]
+    if subject.skin == "photograph":  # which may show teeth that the rig at rest hides
+        stills[0] = Image.fromarray(subject.background.picture).resize((size, size), Image.Resampling.LANCZOS)
     return Scene(
         frames_FHWC=result.frames[1:],
-        stills_RHWC=result.frames[[0, 1, anywhere]],
+        stills_RHWC=stills,
         lip_mask_FHW=result.lip_mask[1:],
-        lower_face_F4=np.tile(_region(size), (frames, 1)),
         speech=speech,
         caption=caption,
         kind=kind,
     )
-
-
-def _region(size: int) -> np.ndarray:
-    """What editing invents: the mouth's region of an aligned frame, as at inference, where the face is framed alike."""
-    return size * np.array(MOUTH_REGION)
 
 
 def _arrays(motion: Motion) -> tuple[np.ndarray, ...]:
@@ -171,8 +205,6 @@ def _arrays(motion: Motion) -> tuple[np.ndarray, ...]:
 @lru_cache(maxsize=64)
 def _recording(path: Path, size: int) -> tuple[np.ndarray, list[faces.Face | None], np.ndarray]:
     """Frames of a recording cut around the face of its first frame, the faces in the cut frames, and its sound."""
-    from PIL import Image
-
     everything = list(media.read_video(path))
     found = faces.detect_faces(everything[0])
     box = faces.portrait_crop(everything[0], found[0] if found else None, (size, size))
@@ -208,7 +240,6 @@ def recorded(folder: Path, split: str, frames: int, size: int, rng: np.random.Ge
         frames_FHWC=everything[window],
         stills_RHWC=everything[[first + int(np.argmin(apertures)), first, anywhere]],
         lip_mask_FHW=np.stack([(255 * faces.lip_mask(p, (size, size))).astype(np.uint8) for p in landmarks]),
-        lower_face_F4=np.tile(_region(size), (frames, 1)),
         speech=speech,
         caption=caption({"noun": "young man", "sex": "man"}, rng),
         kind="video",
