@@ -2,16 +2,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from skyreels_audio.faces.align import placement
-from skyreels_audio.faces.framing import EYES_TO_MOUTH, MOUTH_CENTRE, anchors
+from skyreels_audio.faces.framing import EYES_TO_MOUTH, MOUTH_CENTRE, anchors, region_mask
 from skyreels_audio.generation.portrait import Portrait
+from skyreels_audio.generation.sampling import TransformerVelocity
 from skyreels_audio.media import read_image
+
+PICTURE = Path(__file__).parents[1] / "faces" / "portrait.jpg"
 
 
 @pytest.fixture(scope="module")
 def portrait() -> Portrait:
-    found = Portrait.find(read_image(Path(__file__).parents[1] / "faces" / "portrait.jpg"), "mouth")
+    found = Portrait.find(read_image(PICTURE), "mouth")
     assert found is not None
     return found
 
@@ -52,3 +57,37 @@ def test_aligned_face_stands_as_in_training(portrait):
     height, width = portrait.aligned.shape[:2]
     assert mouth == pytest.approx(np.array(MOUTH_CENTRE) * [width, height], abs=0.02 * height)
     assert np.linalg.norm(mouth - eyes) == pytest.approx(EYES_TO_MOUTH * height, rel=0.05)
+
+
+@pytest.mark.parametrize("region", ["mouth", "face"])
+@pytest.mark.parametrize("samples", [100, 16000])
+def test_only_the_region_of_a_portrait_is_made_anew(pipeline, region, samples):
+    picture = np.asarray(Image.open(PICTURE).convert("RGB").resize((96, 96)))
+    voice = np.sin(np.arange(samples) / 9).astype(np.float32)
+    options = {"image": picture, "audio": voice, "height": 96, "width": 96, "animate": region}
+    frames = list(pipeline(generator=torch.Generator().manual_seed(0), **options).frames)
+    assert len(frames) == (1 if samples == 100 else 25)
+    found = Portrait.find(picture, region)
+    assert found is not None
+    outside = (found.with_region_of(255 - found.aligned) == picture).all(-1)
+    assert 0.2 < outside.mean() < 1
+    assert all((frame == picture)[outside].all() for frame in frames)
+
+
+@pytest.mark.parametrize("count", [25, 27])
+def test_of_an_edited_video_only_the_region_is_computed(pipeline, count, monkeypatch):
+    """Also when it ends within a latent."""
+    shapes = set()
+    velocity = TransformerVelocity(pipeline.transformer)
+
+    def seen(latents_BCTHW, t, conditions):
+        shapes.add(tuple(latents_BCTHW.shape[3:]))
+        return velocity(latents_BCTHW, t, conditions)
+
+    video = np.random.default_rng(0).integers(0, 256, (count, 128, 128, 3), dtype=np.uint8)
+    known = np.repeat(~region_mask("mouth", (128, 128))[None], count, axis=0)
+    voice = np.sin(np.arange(640 * count) / 9).astype(np.float32)
+    options = {"height": 128, "width": 128, "animate": "mouth", "velocity": seen}
+    output = pipeline(audio=voice, video=video, known=known, hybrid_steps=1, **options)
+    assert len(list(output.frames)) == count
+    assert shapes == {(4, 4)}

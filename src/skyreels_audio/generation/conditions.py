@@ -5,13 +5,18 @@ A audio token, N image token, D width of an encoder.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skyreels_audio.generation.masks import TEMPORAL, to_latent
+from skyreels_audio.generation.encoding import encode
+from skyreels_audio.generation.masks import TEMPORAL, fold, pool_known
+
+PIECE = 8 * TEMPORAL
+"""Frames that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def build_reference(
 
     Image animation gives one frame; what follows is empty (grey before encoding). Video editing gives all frames and
     what is known of them (1 = given pixel); the first frame is the reference and always known. Text alone gives
-    nothing: zeros. The mask is pooled and folded by ``masks.to_latent``.
+    nothing: zeros. The mask is that of ``masks.to_latent``. Frames are read and encoded a few at a time.
 
     Args:
         frames_FHWC: uint8 RGB at the size of the video; up to ``4 (T - 1) + 1`` of them.
@@ -173,14 +178,26 @@ def build_reference(
 
     given = len(frames_FHWC)
     assert given <= count, "more frames than the timeline holds"
-    known = torch.zeros(count, height, width)
-    known[:given] = 1 if known_FHW is None else torch.as_tensor(known_FHW, dtype=torch.float32)
-    known[0] = 1
-    pixels_FCHW = torch.tensor(frames_FHWC).permute(0, 3, 1, 2)
-    video_BCFHW = torch.zeros(1, 3, count, height, width, dtype=vae.dtype)
-    video_BCFHW[0, :, :given] = ((pixels_FCHW / 127.5 - 1) * known[:given, None]).transpose(0, 1).to(vae.dtype)
-    latents_BCTHW = vae.encode(video_BCFHW.to(device)).latent_dist.mode()
-    return normalise(latents_BCTHW.float(), vae), to_latent(known, factor)[None].to(device)
+    shown_F = np.arange(count).clip(max=given - 1)  # a video that ends within a latent goes on with its last frame
+    pieces = list(pairwise([0, *range(1, count, PIECE), count]))  # memory holds one of them
+
+    def known(start: int, stop: int) -> Tensor:
+        if known_FHW is None:
+            part_FHW = torch.zeros(stop - start, height, width)
+            part_FHW[: max(given - start, 0)] = 1
+        else:
+            part_FHW = torch.from_numpy(np.asarray(known_FHW[shown_F[start:stop]], np.float32))
+        if not start:
+            part_FHW[0] = 1
+        return part_FHW
+
+    def pixels(start: int, stop: int) -> Tensor:
+        pixels_FCHW = torch.from_numpy(frames_FHWC[shown_F[start:stop]]).permute(0, 3, 1, 2) / 127.5 - 1
+        return (pixels_FCHW * known(start, stop)[:, None]).transpose(0, 1)[None].to(device, vae.dtype)
+
+    latents_BCTHW = encode((pixels(*piece) for piece in pieces), vae)
+    mask_4THW = fold(torch.cat([pool_known(known(*piece), factor) for piece in pieces]))
+    return normalise(latents_BCTHW.float(), vae), mask_4THW[None].to(device)
 
 
 def spatial_factor(vae: Any) -> int:

@@ -53,11 +53,20 @@ def to_latent(known_FHW: torch.Tensor, factor: int) -> torch.Tensor:
     In space the *unknown* is max-pooled by the VAE's ``factor``: a latent that the edited region touches is unknown.
     In time nothing is pooled: channel c of latent i is frame 4i-3+c, and the first frame fills all four of latent 0.
     """
+    return fold(pool_known(known_FHW, factor))
+
+
+def pool_known(known_FHW: torch.Tensor, factor: int) -> torch.Tensor:
+    """Known pixels → known cells of the latent grid, frame by frame: [F, h, w]."""
     height, width = known_FHW.shape[1:]
     if height % factor or width % factor:
         raise ValueError(f"{height}x{width} pixels are not a multiple of {factor}")
-    steps = latent_frames(len(known_FHW))
-    known_Fhw = 1 - F.max_pool2d(1 - known_FHW[:, None], factor)[:, 0]
+    return 1 - F.max_pool2d(1 - known_FHW[:, None], factor)[:, 0]
+
+
+def fold(known_Fhw: torch.Tensor) -> torch.Tensor:
+    """Frames [F, h, w] → the four channels of their latents [4, T, h, w]."""
+    steps = latent_frames(len(known_Fhw))
     folded = torch.cat([known_Fhw[:1].expand(TEMPORAL, -1, -1), known_Fhw[1:]])
     return folded.unflatten(0, (steps, TEMPORAL)).transpose(0, 1).contiguous()
 

@@ -197,13 +197,13 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
 
         report("encode", 0, 1)
         conditions = self.encode(given, known, waveform, [prompt, negative_prompt], latents, settings)
-        self.scheduler.set_timesteps(settings.num_inference_steps, device=self._execution_device)
-        timesteps = self.scheduler.timesteps
+        timesteps = set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device)
         report("encode", 1, 1)
 
         whole, box = conditions, None
-        if by_region and known is not None:
-            box = bounding_cells((conditions.known_B4THW < 1).any(2).any(1)[0], self.transformer.config.patch_size[1])
+        unknown_HW = (conditions.known_B4THW < 1).flatten(0, 2).any(0)
+        if by_region and known is not None and unknown_HW.any():  # of a single frame all is known
+            box = bounding_cells(unknown_HW, self.transformer.config.patch_size[1])
             conditions = conditions.crop(*box)
         velocity = Guidance(
             velocity or TransformerVelocity(self.transformer),
