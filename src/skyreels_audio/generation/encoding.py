@@ -12,7 +12,7 @@ from skyreels_audio.generation.masks import TEMPORAL
 
 @torch.no_grad()
 def encode(pieces: Iterable[Tensor], vae: Any) -> Tensor:
-    """A video that comes in pieces [1, 3, F, H, W] in [-1, 1] → its latents [1, C, T, H, W], as the autoencoder has them.
+    """A video that comes in pieces [1, 3, F, H, W], -1 … 1 → its latents [1, C, T, H, W], as the autoencoder has them.
 
     The first piece has 4n + 1 frames, each other one 4n. They are the latents of ``vae.encode`` on the whole.
     """

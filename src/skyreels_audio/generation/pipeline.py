@@ -197,7 +197,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
 
         report("encode", 0, 1)
         conditions = self.encode(given, known, waveform, [prompt, negative_prompt], latents, settings)
-        timesteps = set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device)
+        self.scheduler.set_timesteps(settings.num_inference_steps, device=self._execution_device)
+        timesteps = self.scheduler.timesteps
         report("encode", 1, 1)
 
         whole, box = conditions, None
