@@ -4,9 +4,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError
+from skyreels_audio.training.distil import DistilTask
 from skyreels_audio.training.recipe import read_recipe
 from skyreels_audio.training.trainer import PART_BYTES, fit, learning_rate, make_task, train
 
@@ -85,3 +87,41 @@ def test_recipes_are_strict(recipe_path):
     recipe_path.write_text(recipe_path.read_text() + "surprise: 1\n")
     with pytest.raises(InputError, match="surprise"):
         read_recipe(recipe_path)
+
+
+def distil_recipe(recipe_path, tmp_path, **distillation):
+    """The recipe that distils what ``recipe_path`` trains."""
+    values = yaml.safe_load(recipe_path.read_text())
+    values |= {"task": "distil", "output": str(tmp_path / "student")}
+    values |= {"distillation": {"teacher": str(train(recipe_path))} | distillation}
+    path = tmp_path / "distil.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_a_student_that_takes_the_teachers_own_steps_has_nothing_to_learn(recipe_path, tmp_path):
+    """With one teacher step for each of the student's and no guidance, the target is the teacher's prediction."""
+    path = distil_recipe(recipe_path, tmp_path, steps=3, teacher_steps=1, audio_guidance=1.0)
+    task = make_task(read_recipe(path), torch.device("cpu"))
+    assert isinstance(task, DistilTask)
+    losses = [values["distillation_loss"] for step in range(8) if "distillation_loss" in (values := task.loss(step)[1])]
+    assert losses and max(losses) < 1e-9
+
+
+def test_the_target_is_where_the_teachers_guided_steps_lead(recipe_path, tmp_path):
+    path = distil_recipe(recipe_path, tmp_path, steps=2, teacher_steps=3, audio_guidance=2.0)
+    task = make_task(read_recipe(path), torch.device("cpu"))
+    assert isinstance(task, DistilTask)
+    sample = task.draw(4, torch.Generator().manual_seed(0))
+    noisy = torch.randn(sample.clean_BCTHW.shape, generator=torch.Generator().manual_seed(1))
+    z = noisy
+    for sigma, following in ((0.9, 0.7), (0.7, 0.5), (0.5, 0.3)):
+        z = z + (following - sigma) * (z - task.guided(sample, z, sigma)) / sigma
+    target = task.target(sample, noisy, 0.9, 0.3)
+    in_one_step = noisy + (0.3 - 0.9) * (noisy - target) / 0.9
+    assert torch.allclose(in_one_step, z, atol=1e-5)
+
+
+def test_a_distilled_checkpoint_is_a_checkpoint(recipe_path, tmp_path):
+    folder = train(distil_recipe(recipe_path, tmp_path))
+    assert SkyReelsAudioPipeline.from_pretrained(folder, dtype=torch.float32).settings().height

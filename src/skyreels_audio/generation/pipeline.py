@@ -21,7 +21,7 @@ from skyreels_audio.generation.decoding import decode
 from skyreels_audio.generation.guidance import Guidance, Scale, Velocity, latent_voice
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
-from skyreels_audio.generation.sampling import Hybrid, TransformerVelocity, sample
+from skyreels_audio.generation.sampling import Hybrid, TransformerVelocity, sample, set_timesteps
 from skyreels_audio.generation.settings import Settings, check_audio, check_pictures
 from skyreels_audio.generation.windows import Fusion, Windows
 from skyreels_audio.models import autoencoder, transformer
@@ -197,8 +197,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
 
         report("encode", 0, 1)
         conditions = self.encode(given, known, waveform, [prompt, negative_prompt], latents, settings)
-        self.scheduler.set_timesteps(settings.num_inference_steps, device=self._execution_device)
-        timesteps = self.scheduler.timesteps
+        timesteps = set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device)
         report("encode", 1, 1)
 
         whole, box = conditions, None
@@ -252,10 +251,10 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         """A picture from words, uint8 [height, width, 3]: a video of one latent that nothing is heard in."""
         silence = torch.zeros(SAMPLE_RATE // 10)
         conditions = self.encode(None, None, silence, [prompt, negative_prompt], 1, settings).drop("audio")
-        self.scheduler.set_timesteps(settings.portrait_steps, device=self._execution_device)
+        timesteps = set_timesteps(self.scheduler, settings.portrait_steps, self._execution_device)
         velocity = Guidance(
             TransformerVelocity(self.transformer),
-            self.scheduler.timesteps,
+            timesteps,
             Scale.parse(1),
             Scale.parse(settings.portrait_guidance_scale),
         )

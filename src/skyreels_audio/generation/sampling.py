@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from skyreels_audio.generation.conditions import Conditions
@@ -47,6 +49,19 @@ class Hybrid:
 
     def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         return self.velocity(latents_BCTHW, t, conditions if t >= self.switch else self.image_conditions)
+
+
+def set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> Tensor:
+    """Prepare a scheduler for so many steps; returns its timesteps.
+
+    Euler's are evenly spaced from sigma 1 to 1 / steps before the shift, as in Wan. Left to itself the scheduler would
+    spend the last step next to sigma 0, where nothing is left to decide: of three steps a third.
+    """
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=device)
+    else:
+        scheduler.set_timesteps(steps, device=device)
+    return scheduler.timesteps
 
 
 @torch.no_grad()

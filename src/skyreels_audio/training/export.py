@@ -13,10 +13,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.models.audio import trim_whisper
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
-from skyreels_audio.training.recipe import FlowRecipe
+from skyreels_audio.training.recipe import ClipsRecipe
 
 
-def export_pipeline(modules: nn.ModuleDict, recipe: FlowRecipe, tokenizer: Any, text_tokens: int, folder: Path) -> None:
+def export_pipeline(
+    modules: nn.ModuleDict, recipe: ClipsRecipe, tokenizer: Any, text_tokens: int, folder: Path
+) -> None:
     """Write every component in float16, under a temporary name until all are there."""
     whisper = WhisperEncoder.from_pretrained(recipe.speech.whisper, dtype=torch.float16)
     transformer, text_encoder = (_copy(modules[name]) for name in ("transformer", "text_encoder"))

@@ -14,7 +14,7 @@ from skyreels_audio.training.curriculum import Sample, compose
 from skyreels_audio.training.data import Clips, ShardFolder
 from skyreels_audio.training.loss import flow_loss, interpolate, loss_region, sample_sigmas
 from skyreels_audio.training.precompute import precompute
-from skyreels_audio.training.recipe import FlowRecipe
+from skyreels_audio.training.recipe import ClipsRecipe
 
 TEXT_TOKENS = 192  # bytes of a prompt that the default checkpoint reads
 REFRESH_EVERY = 200  # steps between looks at the growing folder of clips
@@ -23,7 +23,7 @@ REFRESH_EVERY = 200  # steps between looks at the growing folder of clips
 class FlowTask:
     """Random windows of random clips; the loss of `loss.py` on the region of `curriculum.py`."""
 
-    def __init__(self, recipe: FlowRecipe, device: torch.device) -> None:
+    def __init__(self, recipe: ClipsRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         kinds = [kind.source for kind in recipe.data.kinds]
         self.clips = ShardFolder(recipe.data.folder / "train", kinds)
@@ -51,22 +51,21 @@ class FlowTask:
         self.modules = nn.ModuleDict(
             {"transformer": transformer, "text_encoder": text_encoder, "viseme_head": nn.Linear(audio_width, visemes)}
         ).to(device)
-        if recipe.initial is not None:
-            self._start_from(recipe.initial)
-        if device.type == "cpu":
+        if recipe.initial is not None:  # the viseme head, which is not exported, starts fresh
+            for name, module in exported(recipe.initial).items():
+                self.modules[name].load_state_dict(module.state_dict())
+        self.prepare(transformer)
+
+    def prepare(self, transformer: Any) -> None:
+        """Make a transformer fast on this device."""
+        if self.device.type == "cpu":
             # For few tokens plain matrix products beat flash attention, whose bfloat16 backward is slow on CPUs:
             # a training step takes half the time. Inductor's pattern matcher would turn them back into it.
             torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
             transformer.set_attention_backend("_native_math")
-        if recipe.optimisation.compile:
-            options = {"pattern_matcher": False} if device.type == "cpu" else None
+        if self.recipe.optimisation.compile:
+            options = {"pattern_matcher": False} if self.device.type == "cpu" else None
             transformer.compile_repeated_blocks(fullgraph=True, options=options)
-
-    def _start_from(self, folder: Path) -> None:
-        """Take the weights of an exported checkpoint; the viseme head, which is not exported, starts fresh."""
-        for name, cls in (("transformer", SkyReelsAudioTransformer3DModel), ("text_encoder", UMT5EncoderModel)):
-            loaded = cls.from_pretrained(folder / name, torch_dtype=torch.float32)
-            self.modules[name].load_state_dict(loaded.state_dict())
 
     def encode_text(self, modules: Any, captions: tuple[str, ...]) -> Tensor:
         """Prompts → text tokens [B, S, D]; what lies past a prompt's end is zero, as in Wan."""
@@ -102,28 +101,39 @@ class FlowTask:
         return (error.mean((1, 2)) * usable).sum() / usable.sum().clamp(min=1)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        options = self.recipe.curriculum
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        if step % REFRESH_EVERY == 0:
-            self.clips.refresh()
-            self.portraits.refresh()
-        batch = self.recipe.optimisation.batch
+        generator = self.begin(step)
+        options, batch = self.recipe.curriculum, self.recipe.optimisation.batch
         if step < self.recipe.viseme_steps:
             sample = compose(self.clips.draw(batch, generator), options, options.latent_frames, "mouth", generator)
             loss = self.viseme_loss(sample)
             return loss, {"viseme_loss": float(loss.detach())}
         sample = self.draw(batch, generator)
-        batch = len(sample.clean_BCTHW)
-        sigmas = sample_sigmas(batch, options.sigma_shift, options.sigma_one, generator)
-        noise = torch.randn(sample.clean_BCTHW.shape, generator=generator)
-        predicted = self.predict(self.modules, sample, interpolate(sample.clean_BCTHW, noise, sigmas), sigmas)
-        gated = torch.rand(batch, generator=generator) < options.mask_gate
-        region = loss_region(sample.lips_B1THW, 1 - sample.known_B1THW, gated, options.lip_weight)
-        clean, sigmas, region = (x.to(self.device) for x in (sample.clean_BCTHW, sigmas, region))
-        flow = flow_loss(predicted, clean, sigmas, region, self.weight_C)
+        flow = self.flow_loss(sample, generator)
         visemes = self.viseme_loss(sample)
         values = {"flow_loss": float(flow.detach()), "viseme_loss": float(visemes.detach())}
         return flow + self.recipe.viseme_weight * visemes, values
+
+    def begin(self, step: int) -> torch.Generator:
+        """The source of all that is random in a step; now and then a look for new clips."""
+        if step % REFRESH_EVERY == 0:
+            self.clips.refresh()
+            self.portraits.refresh()
+        return torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+
+    def flow_loss(self, sample: Sample, generator: torch.Generator) -> Tensor:
+        options, clean = self.recipe.curriculum, sample.clean_BCTHW
+        sigmas = sample_sigmas(len(clean), options.sigma_shift, options.sigma_one, generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        predicted = self.predict(self.modules, sample, interpolate(clean, noise, sigmas), sigmas)
+        region = self.region(sample, generator)
+        clean, sigmas, region = (x.to(self.device) for x in (clean, sigmas, region))
+        return flow_loss(predicted, clean, sigmas, region, self.weight_C)
+
+    def region(self, sample: Sample, generator: torch.Generator) -> Tensor:
+        """Weights of the loss over the latents [B, 1, T, H, W]."""
+        options = self.recipe.curriculum
+        gated = torch.rand(len(sample.clean_BCTHW), generator=generator) < options.mask_gate
+        return loss_region(sample.lips_B1THW, 1 - sample.known_B1THW, gated, options.lip_weight)
 
     def draw(self, batch: int, generator: torch.Generator) -> Sample:
         """Clips of one task, as many as make steps of all tasks cost about the same."""
@@ -172,6 +182,14 @@ class FlowTask:
         from skyreels_audio.training.export import export_pipeline
 
         export_pipeline(averaged, self.recipe, self.tokenizer, TEXT_TOKENS, folder)
+
+
+def exported(folder: Path) -> nn.ModuleDict:
+    """Transformer and text encoder of a checkpoint's folder, float32."""
+    classes = {"transformer": SkyReelsAudioTransformer3DModel, "text_encoder": UMT5EncoderModel}
+    return nn.ModuleDict(
+        {name: cls.from_pretrained(folder / name, torch_dtype=torch.float32) for name, cls in classes.items()}
+    )
 
 
 def _rows(sample: Sample, rows: Tensor, audio_BAD: Tensor) -> Sample:

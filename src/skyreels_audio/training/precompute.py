@@ -21,7 +21,7 @@ from skyreels_audio.synthetic.bank import SpeechBank, speech_bank
 from skyreels_audio.synthetic.speech import augment
 from skyreels_audio.synthetic.visemes import VISEME_CHANNELS, loudness
 from skyreels_audio.training.data import AUDIO_MARGIN, Clips
-from skyreels_audio.training.recipe import ClipShare, FlowRecipe
+from skyreels_audio.training.recipe import ClipShare, ClipsRecipe
 from skyreels_audio.training.scenes import Scene, posed, scene_of
 
 CLIPS_PER_UTTERANCE = 8
@@ -38,7 +38,7 @@ class Speech:
     visemes_AV: Tensor
 
 
-def precompute(recipe: FlowRecipe) -> None:
+def precompute(recipe: ClipsRecipe) -> None:
     """Make what is missing: the speech bank, then train and test shards. Returns at once when nothing is."""
     from tqdm import tqdm
 
@@ -61,7 +61,7 @@ def precompute(recipe: FlowRecipe) -> None:
             future.result()
 
 
-def shard_path(recipe: FlowRecipe, split: str, index: int) -> Path:
+def shard_path(recipe: ClipsRecipe, split: str, index: int) -> Path:
     return recipe.data.folder / split / f"shard-{index:05d}.safetensors"
 
 
@@ -70,7 +70,7 @@ def _single_thread() -> None:
     torch.set_num_threads(1)
 
 
-def write_shard(recipe: FlowRecipe, split: str, index: int) -> None:
+def write_shard(recipe: ClipsRecipe, split: str, index: int) -> None:
     """Render ``clips_per_shard`` clips of this split and save them as one file."""
     data = recipe.data
     rng = np.random.default_rng([recipe.seed, index, ("train", "test").index(split)])
@@ -94,7 +94,7 @@ def write_shard(recipe: FlowRecipe, split: str, index: int) -> None:
     Clips.concatenate(clips).save(path)
 
 
-def write_portraits(recipe: FlowRecipe, index: int) -> None:
+def write_portraits(recipe: ClipsRecipe, index: int) -> None:
     """Draw ``portraits_per_shard`` people who say nothing and save them as clips of one frame."""
     rng = np.random.default_rng([recipe.seed, index, 2])
     tokens = 2 + 2 * AUDIO_MARGIN
@@ -110,7 +110,7 @@ def write_portraits(recipe: FlowRecipe, index: int) -> None:
 
 
 def hear(
-    recipe: FlowRecipe, bank: SpeechBank, row: int, listener: "_Listener"
+    recipe: ClipsRecipe, bank: SpeechBank, row: int, listener: "_Listener"
 ) -> tuple[np.ndarray, np.ndarray, Tensor]:
     """Viseme curves, loudness and audio features of an utterance as some room and microphone heard it.
 

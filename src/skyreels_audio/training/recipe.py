@@ -100,10 +100,9 @@ class Curriculum(Strict):
     eyes: float = 0.5  # share of the edited regions that reach up to the eyes
 
 
-class FlowRecipe(Strict):
-    """Train the transformer and the text encoder by flow matching on precomputed latents and tokens."""
+class ClipsRecipe(Strict):
+    """Training of the transformer and the text encoder on precomputed latents and tokens."""
 
-    task: Literal["flow"]
     output: Path
     seed: int = 0
     autoencoder: Path
@@ -119,14 +118,36 @@ class FlowRecipe(Strict):
     optimisation: Optimisation
 
 
-Recipe = Annotated[AutoencoderRecipe | FlowRecipe, Field(discriminator="task")]
+class FlowRecipe(ClipsRecipe):
+    """Train by flow matching."""
+
+    task: Literal["flow"]
+
+
+class Distillation(Strict):
+    """What the student of `DistilTask` learns, and from whom."""
+
+    teacher: Path  # an exported checkpoint, which the student starts from
+    steps: int = 4  # of the student
+    teacher_steps: int = 3  # for each of the student's
+    audio_guidance: float = 1.5  # of the teacher; the student needs none
+
+
+class DistilRecipe(ClipsRecipe):
+    """Teach a checkpoint to do in few steps what it does in many."""
+
+    task: Literal["distil"]
+    distillation: Distillation
+
+
+Recipe = Annotated[AutoencoderRecipe | FlowRecipe | DistilRecipe, Field(discriminator="task")]
 
 
 class _File(BaseModel):
     recipe: Recipe
 
 
-def read_recipe(path: Path) -> AutoencoderRecipe | FlowRecipe:
+def read_recipe(path: Path) -> AutoencoderRecipe | FlowRecipe | DistilRecipe:
     """Read a recipe; raises ``InputError`` naming the first thing that is wrong with it."""
     try:
         return _File(recipe=yaml.safe_load(Path(path).read_text())).recipe

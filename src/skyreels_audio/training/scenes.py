@@ -15,7 +15,7 @@ from skyreels_audio.faces.align import placement
 from skyreels_audio.faces.framing import MOUTH_CENTRE
 from skyreels_audio.faces.warp import invert, warp
 from skyreels_audio.synthetic.motion import Manner, Motion, animate
-from skyreels_audio.training.recipe import ClipShare, FlowRecipe
+from skyreels_audio.training.recipe import ClipShare, ClipsRecipe
 
 if TYPE_CHECKING:
     from skyreels_audio.training.precompute import Speech
@@ -39,7 +39,7 @@ class Scene:
 
 def scene_of(
     kind: ClipShare,
-    recipe: FlowRecipe,
+    recipe: ClipsRecipe,
     split: str,
     seed: int,
     speak: Callable[[int, int], "Speech"],
@@ -63,7 +63,7 @@ def scene_of(
     return rendered(*subject, kind.source, manner, speak(frames, seed), frames, recipe.data.size, seed)
 
 
-def posed(recipe: FlowRecipe, split: str, seed: int, silence: "Speech") -> Scene:
+def posed(recipe: ClipsRecipe, split: str, seed: int, silence: "Speech") -> Scene:
     """One frame of a drawn person who says nothing: what a sentence without a picture is learned from."""
     rng = np.random.default_rng(seed)
     manner = sample_manner(recipe.data.kinds[0], rng)

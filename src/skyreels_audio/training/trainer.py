@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from skyreels_audio.training.recipe import AutoencoderRecipe, FlowRecipe, Optimisation, read_recipe
+from skyreels_audio.training.recipe import AutoencoderRecipe, DistilRecipe, FlowRecipe, Optimisation, read_recipe
 
 PART_BYTES = 15 << 20  # a state travels in parts that fit through narrow channels
 
@@ -193,11 +193,15 @@ def train(recipe_path: Path, minutes: float | None = None, device: str | None = 
     return exported
 
 
-def make_task(recipe: AutoencoderRecipe | FlowRecipe, device: torch.device) -> Task:
+def make_task(recipe: AutoencoderRecipe | FlowRecipe | DistilRecipe, device: torch.device) -> Task:
     if isinstance(recipe, AutoencoderRecipe):
         from skyreels_audio.training.autoencoder import AutoencoderTask
 
         return AutoencoderTask(recipe, device)
+    if isinstance(recipe, DistilRecipe):
+        from skyreels_audio.training.distil import DistilTask
+
+        return DistilTask(recipe, device)
     from skyreels_audio.training.flow import FlowTask
 
     return FlowTask(recipe, device)
