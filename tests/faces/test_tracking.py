@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyreels_audio.faces import Face, Track, choose, fault, lip_aperture, track_faces
-from skyreels_audio.faces.track import lower_face_boxes, smooth_runs, yaw
+from skyreels_audio.faces import Face, FaceTracker, Track, choose, fault, lip_aperture, track_faces
+from skyreels_audio.faces.track import PATIENCE, REDETECT, lower_face_boxes, smooth_runs, yaw
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,26 @@ def test_no_track_crosses_a_cut(moved, walk):
     tracks = track_faces([*walk[:3], *dark, *other])
     assert all(len({frame < 3 for frame in track.frames}) == 1 for track in tracks)
     assert any(track.frames[0] == 0 for track in tracks) and any(track.frames[0] >= 3 for track in tracks)
+
+
+def test_faces_are_searched_no_more_often_than_they_may_come(moved, face):
+    searches, present = [], range(30, 50)
+    frames = [np.zeros((8, 8, 3), np.uint8)] * 120
+
+    def detect(frame):
+        searches.append(tracker._frame)
+        return [face] if tracker._frame in present else []
+
+    def follow(picture, last):
+        return replace(last, score=1.0 if tracker._frame in present else 0.0)
+
+    tracker = FaceTracker(detect, follow)
+    for frame in frames:
+        tracker.update(frame)
+    (track,) = tracker.tracks()
+    assert track.frames == list(range(36, 50))
+    while_it_may_return = set(range(50, 50 + PATIENCE))
+    assert set(searches) == while_it_may_return | set(range(0, 120, REDETECT))
 
 
 def test_two_faces_are_two_tracks_and_can_be_chosen(moved):

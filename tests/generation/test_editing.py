@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from skyreels_audio.faces import Track, track_faces
 from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.generation import editing
 from skyreels_audio.generation.editing import Extend, Plan, edit_video, plan_edit, put_back, source_order
@@ -145,3 +147,27 @@ def test_a_video_without_faces_is_told(tmp_path: Path) -> None:
             writer.write(np.full((64, 64, 3), 99, np.uint8))
     with pytest.raises(InputError, match="no face was found"):
         plan_edit(tmp_path / "grey.mp4", 1, CROP)
+
+
+def test_after_a_cut_the_source_is_kept_and_the_report_says_why(source: Path, tmp_path: Path) -> None:
+    face = next(read_video(source))
+    shots = [face] * 12, [np.zeros_like(face)] * 6, [face[:, ::-1]] * 8
+    with VideoWriter(tmp_path / "cuts.mp4", face.shape[1], face.shape[0], 25) as writer:
+        for frame in (frame for shot in shots for frame in shot):
+            writer.write(frame)
+    plan = plan_edit(tmp_path / "cuts.mp4", 26 / 25, CROP)
+    assert plan.untouched == [
+        {"first": 0, "last": 0, "reason": "reference frame"},
+        {"first": 12, "last": 17, "reason": "no face"},
+        {"first": 18, "last": 25, "reason": "another face or shot"},
+    ]
+    assert plan.speakers == 2
+    last = plan_edit(tmp_path / "cuts.mp4", 26 / 25, CROP, face="1")
+    assert (last.start, len(last.places)) == (18, 8)
+
+
+def test_a_head_that_turns_away_keeps_its_source(plan: Plan) -> None:
+    face = next(face for face in track_faces([next(read_video(plan.path))])[0].seen)
+    turned = replace(face, landmarks=face.landmarks + np.eye(478)[4][:, None] * [0.9 * face.height, 0, 0])
+    track = Track((face, turned, replace(face, score=0.6), None))
+    assert [editing.fault_of(track, [track], index) for index in range(4)] == [None, "turned away", "hidden", "no face"]

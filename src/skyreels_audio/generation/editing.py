@@ -131,7 +131,7 @@ def plan_edit(
     except ValueError as error:
         raise InputError(f"{path}: {error}.") from None
     order = source_order(available, wanted, extend)
-    faults = [fault_of(track, index) for index in order]
+    faults = [fault_of(track, tracks, index) for index in order]
     faults = without_short_runs(faults)
     edited = [index for index, reason in enumerate(faults) if reason is None]
     if not edited:
@@ -170,10 +170,12 @@ def source_order(available: int, wanted: int, extend: Extend) -> list[int]:
     return [min(index % period, period - index % period) if available > 1 else 0 for index in range(wanted)]
 
 
-def fault_of(track: Track, index: int) -> str | None:
-    """Why the face cannot be edited in a source frame, or None."""
+def fault_of(track: Track, tracks: Sequence[Track], index: int) -> str | None:
+    """Why the face of a track cannot be edited in a source frame, or None."""
     face = track.faces[index]
-    return "not seen" if face is None else fault(face)
+    if face is None:
+        return "another face or shot" if any(other.faces[index] for other in tracks) else "no face"
+    return fault(face)
 
 
 def without_short_runs(faults: Sequence[str | None]) -> list[str | None]:
