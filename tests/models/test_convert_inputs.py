@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny_checkpoints import save_diffusers, save_original, save_whisper, tiny_t
 
 from skyreels_audio.media import InputError
 from skyreels_audio.models.convert import convert_backbone, load_backbone, tensors
+from skyreels_audio.models.convert.encoders import convert_autoencoder, convert_image_encoder, convert_text_encoder
 from skyreels_audio.models.convert.hub import local_folder
 from skyreels_audio.models.convert.tensors import Lazy, read_pickle, read_safetensors, write_safetensors
 
@@ -79,6 +81,48 @@ def test_truncated_missing_and_wrong_tensors_are_named(tmp_path, whisper):
     save_file(weights, tmp_path / "diffusion_pytorch_model-00002-of-00002.safetensors")
     with pytest.raises(InputError, match="lacks blocks.0"):
         convert_backbone(tmp_path, tmp_path / "out", whisper)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        ("text_encoder/model.safetensors", "text_encoder/model.safetensors is truncated"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors is truncated"),
+        ("model_index.json", "model_index.json is missing or cannot be read"),
+        ("transformer/config.json", "transformer/config.json is missing or cannot be read"),
+    ],
+)
+def test_any_truncated_file_of_a_model_is_named(source, whisper, tmp_path, broken, sentence):
+    shutil.copytree(source, tmp_path / "cut")
+    path = tmp_path / "cut" / broken
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=sentence):
+        convert_backbone(tmp_path / "cut", tmp_path / "out", whisper)
+    path.unlink()
+    with pytest.raises(InputError, match=r"no \*.safetensors|is missing|not a model folder"):
+        convert_backbone(tmp_path / "cut", tmp_path / "out", whisper)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_audio_encoder_is_named_before_the_long_work(source, whisper, tmp_path):
+    shutil.copytree(whisper, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(InputError, match="cut cannot be loaded as WhisperEncoder"):
+        convert_backbone(source, tmp_path / "out", tmp_path / "cut")
+    assert not (tmp_path / "out.partial" / "transformer").exists()
+
+
+def test_an_encoder_of_another_make_is_told(tmp_path):
+    for convert, weights in (
+        (convert_text_encoder, {"token_embedding.weight": torch.zeros(3)}),
+        (convert_image_encoder, {"visual.patch_embedding.weight": torch.zeros(3)}),
+        (convert_autoencoder, [1, 2]),
+    ):
+        torch.save(weights, tmp_path / "weights.pth")
+        with pytest.raises(InputError, match="does not hold Wan's|lacks encoder.conv_in.weight"):
+            convert(tmp_path / "weights.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -248,16 +248,40 @@ def test_guidance_order_of_a_converted_model_is_the_one_it_was_trained_for(model
     assert v == pytest.approx(expected)
 
 
+def fantasytalking_weights(width: int) -> dict[str, torch.Tensor]:
+    shapes = {"proj_model.proj.weight": (10, 16), "proj_model.norm.weight": (10,), "proj_model.norm.bias": (10,)}
+    for block, part in ((block, part) for block in range(2) for part in "kv"):
+        shapes[f"audio_processor.blocks.{block}.cross_attn.processor.{part}_proj.weight"] = (width, 10)
+    return {name: weight(name, shape) for name, shape in shapes.items()}
+
+
+def test_an_interrupted_conversion_is_not_gone_on_with_for_another_audio_model(tmp_path, monkeypatch):
+    source = tmp_path / "Wan2.1-I2V-14B-720P"
+    save_diffusers(source.name, source)
+    weights, key = fantasytalking_weights(48), "audio_processor.blocks.1.cross_attn.processor.k_proj.weight"
+    save_file(weights, tmp_path / "one.safetensors")
+    save_file(weights | {key: weights[key] + 1}, tmp_path / "two.safetensors")
+
+    def convert(name: str) -> Path:
+        return convert_audio_model(tmp_path / f"{name}.safetensors", source, DATA / "wav2vec", tmp_path / "out")
+
+    def fail(*_: Any) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(Path, "rename", fail)
+        with pytest.raises(InputError, match="no space.*run the same command again"):
+            convert("one")
+    assert list((tmp_path / "out.partial" / "transformer").glob("*.safetensors"))
+    converted = SkyReelsAudioTransformer3DModel.from_pretrained(convert("two") / "transformer")
+    assert torch.equal(converted.state_dict()["blocks.1.audio_attn.to_k.weight"], weights[key] + 1)
+
+
 def test_missing_and_unexpected_weights_are_named(tmp_path):
     backbone = (
         save_diffusers("Wan2.1-I2V-14B-720P", tmp_path / "Wan2.1-I2V-14B-720P") and tmp_path / "Wan2.1-I2V-14B-720P"
     )
-    width = 48
-    state = {"proj_model.proj.weight": (10, 16), "proj_model.norm.weight": (10,), "proj_model.norm.bias": (10,)}
-    for block in range(2):
-        for name in ("k_proj", "v_proj"):
-            state[f"audio_processor.blocks.{block}.cross_attn.processor.{name}.weight"] = (width, 10)
-    weights = {name: torch.zeros(shape) for name, shape in state.items()}
+    weights = fantasytalking_weights(48)
 
     def convert(**changed) -> Path:
         save_file({**weights, **changed}, tmp_path / "audio.safetensors")
@@ -267,9 +291,18 @@ def test_missing_and_unexpected_weights_are_named(tmp_path):
         convert(**{"audio_processor.blocks.0.surprise": torch.zeros(1)})
     with pytest.raises(InputError, match=r"wrong size: blocks.1.audio_attn.to_k.weight is \(3, 10\), not \(48, 10\)"):
         convert(**{"audio_processor.blocks.1.cross_attn.processor.k_proj.weight": torch.zeros(3, 10)})
+    with pytest.raises(InputError, match=r"no audio branch .*expected 2, got 1"):
+        convert(**{"proj_model.proj.weight": torch.zeros(3)})
     with pytest.raises(InputError, match="lacks audio_projector.norm.bias"):
         weights.pop("proj_model.norm.bias")
         convert()
+    with pytest.raises(InputError, match="absent.ckpt does not exist"):
+        convert_audio_model(tmp_path / "absent.ckpt", backbone, DATA / "wav2vec", tmp_path / "out")
+    save_diffusers("Wan2.1-T2V-14B", tmp_path / "Wan2.1-T2V-14B")
+    with pytest.raises(InputError, match="was trained on an image-to-video backbone"):
+        convert_audio_model(
+            tmp_path / "audio.safetensors", tmp_path / "Wan2.1-T2V-14B", DATA / "wav2vec", tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -279,11 +312,7 @@ def test_a_converted_audio_model_speaks(model, tmp_path):
     name = "Wan2.1-I2V-14B-720P"
     width = save_diffusers(name, tmp_path / name).patch_embedding.weight.shape[0]
     weights = {}
-    if model == "fantasytalking":
-        weights |= {"proj_model.proj.weight": (10, 16), "proj_model.norm.weight": (10,), "proj_model.norm.bias": (10,)}
-        for block, part in ((block, part) for block in range(2) for part in "kv"):
-            weights[f"audio_processor.blocks.{block}.cross_attn.processor.{part}_proj.weight"] = (width, 10)
-    else:
+    if model == "multitalk":
         linear = {"proj1": (512, 160), "proj1_vf": (512, 256), "proj2": (512, 512), "proj3": (32 * 6, 512)}
         linear = {f"audio_proj.{layer}": shape for layer, shape in linear.items()} | {"audio_proj.norm": (6,)}
         for block in (f"blocks.{i}." for i in range(2)):
@@ -291,7 +320,8 @@ def test_a_converted_audio_model_speaks(model, tmp_path):
             linear |= {block + f"audio_cross_attn.{layer}": (width, width) for layer in ("q_linear", "proj")}
         for layer, shape in linear.items():
             weights |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
-    save_file({name: weight(name, shape) for name, shape in weights.items()}, tmp_path / "audio.safetensors")
+    named = {name: weight(name, shape) for name, shape in weights.items()} or fantasytalking_weights(width)
+    save_file(named, tmp_path / "audio.safetensors")
     out = convert_audio_model(tmp_path / "audio.safetensors", tmp_path / name, DATA / "wav2vec", tmp_path / "out")
     pipeline = SkyReelsAudioPipeline.from_pretrained(out)
     settings = pipeline.settings()

@@ -26,9 +26,12 @@ def convert(
     if audio_model is None and backbone is None:
         raise InputError("Give --backbone, or --audio-model with --wav2vec; `skyreels-audio convert --help` says more.")
     import torch
+    import transformers
 
     from skyreels_audio.models.convert import convert_audio_model, convert_backbone
 
+    transformers.utils.logging.set_verbosity_error()  # theirs would cut through our own bars
+    transformers.utils.logging.disable_progress_bar()
     precision = None if dtype is None else getattr(torch, dtype)
     with Progress() as progress:
         if audio_model is not None and wav2vec is not None:

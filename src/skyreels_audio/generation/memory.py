@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from skyreels_audio.generation.conditions import spatial_factor
 from skyreels_audio.generation.windows import plan_windows
 
 MemoryMode = Literal["fast", "balanced", "low"]
@@ -136,8 +137,7 @@ def plan(
     transformer, vae = shape.transformer, shape.vae
     latents = -(-(frames - 1) // 4) + 1
     span = min(latents, window)
-    factor = vae.config.get("scale_factor_spatial") or vae.config.scale_factor_spatial
-    size = (height // factor, width // factor)
+    size = (height // spatial_factor(vae), width // spatial_factor(vae))
     weights = {model: tensor_bytes(model) for model in (transformer, vae, *shape.encoders)}
     block = tensor_bytes(transformer.blocks[0])
     if mode == "low":  # 8-bit blocks: the one at work, half of it in 16 bit, and the next

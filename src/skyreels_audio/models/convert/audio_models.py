@@ -10,7 +10,7 @@ from skyreels_audio.models.convert import listeners
 from skyreels_audio.models.convert.backbone import SIZES, Progress, transformer_folder, write_model
 from skyreels_audio.models.convert.hub import local_folder
 from skyreels_audio.models.convert.keys import FANTASYTALKING, MULTITALK, WAN
-from skyreels_audio.models.convert.tensors import Tensors, read_state_dict
+from skyreels_audio.models.convert.tensors import Tensors, read_state_dict, why
 from skyreels_audio.models.convert.transformer import read_backbone, translate, with_audio
 
 # Guidance: FantasyTalking adds audio to what text gives, the MultiTalk family text to what audio gives; all keep the
@@ -61,6 +61,8 @@ def convert_audio_model(
         InputError: in one sentence, what is wrong; weights that are missing or left over are named.
     """
     path = Path(source) if Path(source).is_file() else None
+    if path is None and Path(source).suffix in (".safetensors", ".ckpt", ".pth"):
+        raise InputError(f"{source} does not exist.")
     if path is None:
         folder = local_folder(source)
         shards, config = read_backbone(transformer_folder(folder))
@@ -79,10 +81,13 @@ def convert_audio_model(
     listener = listeners.wav2vec(wav2vec, all_layers=audio["frame_window"] == "multitalk")
     if listener.width != audio["audio_dim"]:
         raise InputError(f"{source} reads features of width {audio['audio_dim']}, but {wav2vec} has {listener.width}.")
+    if config.get("image_dim") is None:
+        raise InputError(f"{folder} makes videos of text; this audio model was trained on an image-to-video backbone.")
     shards, config = with_audio(shards, config, audio, extra)
     height, width = SIZES["480P" if "480P" in str(backbone).upper() else "720P"]
     defaults = {"height": height, "width": width, "unconditional_drops": ["text", "audio"], **defaults}
-    return write_model(folder, Path(out), shards, config, listener, defaults, dtype, progress)
+    made_of = {"backbone": str(folder.resolve()), "audio_model": str((path or folder).resolve())}
+    return write_model(folder, Path(out), shards, config, listener, defaults, made_of, dtype, progress)
 
 
 def read_audio_weights(path: Path) -> Tensors:
@@ -105,6 +110,6 @@ def audio_config(tensors: Tensors, what: str) -> dict[str, Any]:
             audio_dim = tensors["audio_projector.proj1_vf.weight"].shape[1] // LATER_FRAMES
             width = tensors["audio_projector.proj3.weight"].shape[0] // MultiTalkProjector.tokens
             window = "multitalk"
-    except KeyError as error:
-        raise InputError(f"{what} holds no audio branch of FantasyTalking or MultiTalk: {error} is missing.") from error
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{what} holds no audio branch of FantasyTalking or MultiTalk: {why(error)}.") from error
     return {"frame_window": window, "audio_dim": audio_dim, "audio_width": width, "audio_rope": False}

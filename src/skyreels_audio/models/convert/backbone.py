@@ -1,5 +1,6 @@
 """A Wan or SkyReels-V2 checkpoint, in diffusers' layout or its original one → a folder that `generate --model` runs."""
 
+import functools
 import json
 import shutil
 import zlib
@@ -8,17 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from skyreels_audio.media import InputError
 from skyreels_audio.models.convert import listeners
 from skyreels_audio.models.convert.encoders import convert_autoencoder, convert_image_encoder, convert_text_encoder
 from skyreels_audio.models.convert.hub import local_folder
 from skyreels_audio.models.convert.listeners import Listener
-from skyreels_audio.models.convert.tensors import Tensors, link_tree, write_shards
+from skyreels_audio.models.convert.tensors import (
+    Tensors,
+    link_tree,
+    read_json,
+    read_safetensors,
+    weight_files,
+    write_shards,
+)
 from skyreels_audio.models.convert.transformer import STEM, read_backbone, with_audio
 
 Progress = Callable[[str, int, int], None]
-"""Called with the component, how many of them are done, and how many there are."""
+"""Called with the component, how many of its parts are done, and how many there are."""
 
 SIZES = {"480P": (480, 832), "540P": (544, 960), "720P": (720, 1280)}
 ORIGINAL = {
@@ -67,7 +76,8 @@ def convert_backbone(
     listener = listeners.whisper(whisper)
     audio = {"audio_dim": listener.width} | (audio or {})
     shards, config = with_audio(*read_backbone(transformer_folder(folder)), audio, seed=seed)
-    return write_model(folder, Path(out), shards, config, listener, defaults_of(source), dtype, progress)
+    made_of = {"backbone": str(folder.resolve()), "seed": str(seed)}
+    return write_model(folder, Path(out), shards, config, listener, defaults_of(source), made_of, dtype, progress)
 
 
 def load_backbone(source: str | Path, whisper: str | Path | None = None) -> Path:
@@ -91,43 +101,47 @@ def write_model(
     config: dict[str, Any],
     listener: Listener,
     defaults: dict[str, Any],
+    made_of: dict[str, str],
     dtype: torch.dtype | None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the model folder ``out``: this transformer, this listener, everything else as in ``folder``."""
+    """Write the model folder ``out``: this transformer, this listener, everything else as in ``folder``.
+
+    What a run of before has left is reused if it was made of the same, ``made_of``.
+    """
     if out.exists():
         raise InputError(f"{out} exists already; give another name or delete it.")
     report = progress or (lambda component, done, total: None)
     classes = component_classes(folder, image=config["image_dim"] is not None)
     partial = out.with_name(out.name + ".partial")
-    record = json.dumps({"source": str(folder.resolve()), "transformer": config, "dtype": str(dtype)}, indent=2)
+    made_of = made_of | {"audio_encoder": str(listener.folder.resolve()), "dtype": str(dtype)}
+    record = json.dumps(made_of | {"transformer": config}, indent=2)
     if (partial / "conversion.json").exists() and (partial / "conversion.json").read_text() != record:
         shutil.rmtree(partial)  # of another conversion
     try:
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "conversion.json").write_text(record)
-        total = len(classes) + 1
-        for done, name in enumerate(classes):
-            report(name, done, total)
+        report("audio_encoder", 0, 1)
+        listener.write(partial)
+        report("audio_encoder", 1, 1)
+        for name in classes:
+            report(name, 0, 1)
             if name == "transformer":
                 converted = [{n: tensor.to(dtype) for n, tensor in shard.items()} for shard in shards]
-                write_shards(partial / name, STEM, converted)
+                write_shards(partial / name, STEM, converted, functools.partial(report, name))
                 (partial / name / "config.json").write_text(json.dumps(config, indent=2))
             else:
                 write_component(name, folder, partial / name, defaults)
-        report("audio_encoder", total - 1, total)
-        listener.write(partial)
+            report(name, 1, 1)
         classes |= listener.classes
         absent = {name: [None, None] for name in ("image_encoder", "image_processor") if name not in classes}
         settings = {name: value for name, value in defaults.items() if name != "shift"}
         index = {"_class_name": "SkyReelsAudioPipeline", "generation_defaults": settings, **classes, **absent}
         (partial / "model_index.json").write_text(json.dumps(index, indent=2))
         partial.rename(out)
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot be written ({error.strerror or error}); run the same command again to go on."
-        ) from error
-    report("model_index.json", total, total)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{out} cannot be written ({reason}); run the same command again to go on.") from error
     return out
 
 
@@ -146,14 +160,18 @@ def component_classes(folder: Path, image: bool) -> dict[str, tuple[str, str]]:
     """The components to make and their classes; those of the source where it says."""
     classes = dict(CLASSES)
     if (folder / "model_index.json").exists():
-        given = json.loads((folder / "model_index.json").read_text())
-        classes |= {n: tuple(given[n]) for n in classes if n != "transformer" and given.get(n, [None])[0]}
+        given = read_json(folder / "model_index.json")
+        there = [name for name in classes if name in given and name != "transformer" and (folder / name).is_dir()]
+        classes |= {name: tuple(given[name]) for name in there}
     return {name: value for name, value in classes.items() if image or not name.startswith("image_")}
 
 
 def write_component(name: str, source: Path, folder: Path, defaults: dict[str, Any]) -> None:
     """One component: linked or copied from diffusers' layout, converted from the original one."""
     if (source / name).is_dir():
+        if name in ("text_encoder", "image_encoder", "vae"):
+            for path in weight_files(source / name):
+                read_safetensors(path)  # raises if it is truncated
         return link_tree(source / name, folder)
     if name == "scheduler":
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler

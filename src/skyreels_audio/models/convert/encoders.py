@@ -12,9 +12,9 @@ from skyreels_audio.models.convert.tensors import (
     Lazy,
     Tensors,
     check_manifest,
-    read_pickle,
     read_state_dict,
     split_shards,
+    why,
     write_shards,
 )
 from skyreels_audio.models.convert.transformer import translate
@@ -41,8 +41,8 @@ def convert_text_encoder(path: Path, folder: Path) -> None:
             num_heads=heads,
             relative_attention_num_buckets=buckets,
         )
-    except KeyError as error:
-        raise InputError(f"{path} does not hold Wan's text encoder: {error} is missing.") from error
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} does not hold Wan's text encoder: {why(error)}.") from error
     with torch.device("meta"):
         expected = UMT5EncoderModel(config).state_dict()
     del expected["encoder.embed_tokens.weight"]  # the same tensor as `shared`
@@ -69,22 +69,21 @@ def convert_image_encoder(path: Path, folder: Path) -> None:
             patch_size=patch,
             hidden_act="gelu",
         )
-    except KeyError as error:
-        raise InputError(f"{path} does not hold Wan's image encoder: {error} is missing.") from error
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} does not hold Wan's image encoder: {why(error)}.") from error
     with torch.device("meta"):
         expected = CLIPVisionModel(config).state_dict()
     _write(CLIPVisionModel.__name__, config, tensors, expected, folder, str(path))
 
 
 def convert_autoencoder(path: Path, folder: Path) -> None:
-    """`Wan2.1_VAE.pth` (0.5 GB, loaded whole) → diffusers' AutoencoderKLWan, by diffusers' own key map."""
+    """`Wan2.1_VAE.pth` → diffusers' AutoencoderKLWan, by diffusers' own key map."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    weights = convert_wan_vae_to_diffusers(read_pickle(path))
+    tensors: Tensors = convert_wan_vae_to_diffusers(read_state_dict(path))
     with torch.device("meta"):
         vae = AutoencoderKLWan()
-    tensors = {name: Lazy(tuple(t.shape), t.dtype, lambda t=t: t) for name, t in weights.items()}
     check_manifest(tensors, {name: tuple(t.shape) for name, t in vae.state_dict().items()}, str(path))
     write_shards(folder, "diffusion_pytorch_model", [tensors])
     (folder / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKLWan", **dict(vae.config)}, indent=2))

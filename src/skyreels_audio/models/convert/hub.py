@@ -13,8 +13,8 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.pth", "*.model", "*.txt", "google/u
 def local_folder(source: str | Path, files: Sequence[str] = MODEL_FILES) -> Path:
     """The folder ``source``, or the repository `owner/name` or `owner/name@revision`, downloaded into the hub's cache.
 
-    A download that was interrupted goes on where it ended; one that is complete needs no network. Without revision the
-    newest one is taken; its commit is the name of the folder, so a conversion can record what it was made of.
+    A download that was interrupted goes on with the files it lacks; one that is complete needs no network. Without
+    revision the newest one is taken; its commit is the folder's name, so a conversion can record what it was made of.
 
     Raises:
         InputError: there is no such folder or repository, or no network and not all files are here.
@@ -37,14 +37,16 @@ def local_folder(source: str | Path, files: Sequence[str] = MODEL_FILES) -> Path
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise InputError(
-            f"The Hugging Face hub has no {source}, or you may not read it (hf auth login): {_first_line(error)}"
+            f"There is no folder {source} here, and the Hugging Face hub has none of that name that you may read "
+            f"(hf auth login): {_first_line(error)}"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        at = f" --revision {revision}" if revision else ""
         raise InputError(
-            f"{source} could not be downloaded ({_first_line(error)}). Run the same command again to go on; or, on a "
-            f"machine with network, run `hf download {repository}{f' --revision {revision}' if revision else ''} "
-            f"--local-dir {repository.split('/')[1]}`, copy that folder here (with all of {', '.join(files)}), "
-            "and give its path instead of the name."
+            f"There is no folder {source} here, and it could not be downloaded from the Hugging Face hub "
+            f"({_first_line(error)}). Run the same command again to go on; or, on a machine with network, run "
+            f"`hf download {repository}{at} --local-dir {repository.split('/')[1]}`, copy that folder here (with all "
+            f"of {', '.join(files)}), and give its path instead of the name."
         ) from error
 
 

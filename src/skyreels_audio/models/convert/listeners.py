@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from skyreels_audio.bundled import bundled
 from skyreels_audio.media import InputError
 from skyreels_audio.models.convert.hub import local_folder
@@ -13,8 +15,10 @@ from skyreels_audio.models.convert.tensors import link_tree
 
 @dataclass(frozen=True)
 class Listener:
-    """Audio encoder and feature extractor: their classes, the width of the features, and how to write the folders."""
+    """Audio encoder and feature extractor: where they come from, their classes, the width of the features, and how to
+    write their folders."""
 
+    folder: Path
     classes: dict[str, tuple[str, str]]
     width: int
     write: Callable[[Path], None]
@@ -53,7 +57,7 @@ def whisper(source: str | Path | None) -> Listener:
         "audio_encoder": ("skyreels_audio.models.audio", "AudioEncoder"),
         "feature_extractor": ("transformers", "WhisperFeatureExtractor"),
     }
-    return Listener(classes, config.d_model, write)
+    return Listener(folder, classes, config.d_model, write)
 
 
 def wav2vec(source: str | Path, all_layers: bool) -> Listener:
@@ -78,11 +82,17 @@ def wav2vec(source: str | Path, all_layers: bool) -> Listener:
         "feature_extractor": ("transformers", "Wav2Vec2FeatureExtractor"),
     }
     width = config.hidden_size * (config.num_hidden_layers if all_layers else 1)
-    return Listener(classes, width, write)
+    return Listener(folder, classes, width, write)
 
 
 def _load(model_class: Any, folder: Path) -> Any:
-    model, report = model_class.from_pretrained(folder, output_loading_info=True)
+    try:
+        model, report = model_class.from_pretrained(folder, output_loading_info=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{folder} cannot be loaded as {model_class.__name__} ({reason}); download it again."
+        ) from error
     missing = set(report["missing_keys"]) - {"masked_spec_embed"}  # which only training reads
     if missing:
         raise InputError(f"{folder} lacks weights: {', '.join(sorted(missing)[:5])}.")

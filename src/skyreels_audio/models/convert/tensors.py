@@ -94,6 +94,48 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is truncated or not a PyTorch file; download it again.") from error
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A configuration file.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or cannot be read ({error}); download it again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no configuration: it holds no names with values.")
+    return content
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of one model: those of its index if there is one, so that a missing shard is noticed.
+
+    Raises:
+        InputError: there are none, or some are missing.
+    """
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if indexes:
+        weight_map = read_json(indexes[0]).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise InputError(f"{indexes[0]} does not say which shards hold the weights; download it again.")
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise InputError(f"{folder} lacks {', '.join(missing)}; download what is missing and run the command again.")
+    if not files:
+        raise InputError(f"{folder} is not a model folder: it holds no *.safetensors weights.")
+    return files
+
+
+def why(error: Exception) -> str:
+    """What an error met while reading weights says of them."""
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
 def read_state_dict(path: Path) -> Tensors:
     """The tensors of a safetensors or PyTorch file, names of nested dicts joined by dots."""
     if path.suffix == ".safetensors":
@@ -146,14 +188,20 @@ def write_safetensors(path: Path, tensors: Tensors) -> None:
         ) from error
 
 
-def write_shards(folder: Path, stem: str, shards: list[Tensors]) -> None:
-    """Write a model as Hugging Face shards: ``stem.safetensors``, or several of them and an index."""
+def write_shards(
+    folder: Path, stem: str, shards: list[Tensors], report: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """Write a model as Hugging Face shards: ``stem.safetensors``, or several of them and an index.
+
+    ``report`` is told how many of them are written, and how many there are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if len(shards) == 1:
         return write_safetensors(folder / f"{stem}.safetensors", shards[0])
     weight_map = {}
     for number, tensors in enumerate(shards, start=1):
         name = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        report(number - 1, len(shards))
         write_safetensors(folder / name, tensors)
         weight_map |= dict.fromkeys(tensors, name)
     total = sum(tensor.nbytes for tensors in shards for tensor in tensors.values())

@@ -1,7 +1,6 @@
 """The diffusion transformer of a public checkpoint → ours, tensor by tensor."""
 
 import inspect
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ from skyreels_audio.models.convert.tensors import (
     Lazy,
     Tensors,
     check_manifest,
+    read_json,
     read_safetensors,
     split_shards,
+    weight_files,
+    why,
 )
 
 WAN_HEAD_DIM = 128
@@ -33,28 +35,14 @@ def read_backbone(folder: Path) -> tuple[list[Tensors], dict[str, Any]]:
         InputError: there are no weights, or shards of them are missing or truncated.
     """
     shards = [read_safetensors(path) for path in weight_files(folder)]
+    diffusers_layout = any(name.startswith("condition_embedder.") for shard in shards for name in shard)
     config_path = folder / "config.json"
-    config = json.loads(config_path.read_text()) if config_path.exists() else {}
-    if any(name.startswith("condition_embedder.") for shard in shards for name in shard):
+    config = read_json(config_path) if diffusers_layout or config_path.exists() else {}
+    if diffusers_layout:
         # Of the two classes, SkyReels' alone embeds timesteps in float64; the original code of both does.
         return shards, config | {"exact_timesteps": config.get("_class_name") == "SkyReelsV2Transformer3DModel"}
     shards = [translate(shard, WAN | MULTITALK) for shard in shards]
     return shards, original_config({name: t for shard in shards for name, t in shard.items()}, config, folder)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one model: those of its index if there is one, so that a missing shard is noticed."""
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    if indexes:
-        files = [folder / name for name in sorted(set(json.loads(indexes[0].read_text())["weight_map"].values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    missing = [file.name for file in files if not file.exists()]
-    if missing:
-        raise InputError(f"{folder} lacks {', '.join(missing)}; download what is missing and run the command again.")
-    if not files:
-        raise InputError(f"{folder} is not a model folder: it holds no *.safetensors weights.")
-    return files
 
 
 def translate(tensors: Tensors, table: dict[str, str], block: tuple[str, str] = ("", "")) -> Tensors:
@@ -96,7 +84,7 @@ def original_config(tensors: Tensors, given: dict[str, Any], folder: Path) -> di
         }
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"{folder} holds weights, but not those of a Wan or SkyReels-V2 model ({error} is missing)."
+            f"{folder} holds weights, but not those of a Wan or SkyReels-V2 model ({why(error)})."
         ) from error
 
 
@@ -120,6 +108,8 @@ def with_audio(
     known = inspect.signature(SkyReelsAudioTransformer3DModel.__init__).parameters.keys()
     config = {name: value for name, value in source.items() if name in known} | audio
     shards = [dict(shard) for shard in shards]
+    if not {"in_channels", "out_channels"} <= config.keys():
+        raise InputError("The config.json of the transformer lacks in_channels or out_channels; download it again.")
     channels = 2 * config["out_channels"] + MASK_CHANNELS
     if config["in_channels"] == config["out_channels"]:  # text to video: reads the noise alone
         config["in_channels"] = channels
