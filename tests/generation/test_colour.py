@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from skyreels_audio.generation.colour import lab_to_rgb, rgb_to_lab, unify_colours
+from skyreels_audio.generation.colour import lab_to_rgb, rgb_to_lab, still_region, unify_colours
+from skyreels_audio.media import read_image
 
 
 def scene(frame: int) -> np.ndarray:
@@ -84,3 +87,14 @@ def test_frames_come_out_while_others_still_come_in():
     for _ in range(20):
         next(unified)
     assert len(taken) == 20 + 3
+
+
+def test_colours_are_measured_beside_the_mouth():
+    picture = read_image(Path(__file__).parents[1] / "faces" / "portrait.jpg")
+    region = still_region(picture)
+    assert region is not None and 0.5 < region.mean() < 0.95
+    opened = picture.copy()
+    opened[~region] = 0
+    unified = next(unify_colours([opened], picture, region_HW=region))
+    assert difference(unified[region][None], picture[region][None]) < 0.3
+    assert still_region(np.full((64, 64, 3), 90, np.uint8)) is None

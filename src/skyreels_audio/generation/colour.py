@@ -86,3 +86,18 @@ def unify_colours(
 def _statistics(lab_HWC: Tensor, region: slice | Tensor) -> tuple[Tensor, Tensor]:
     pixels_PC = lab_HWC.flatten(0, 1)[region]
     return pixels_PC.mean(dim=0), pixels_PC.std(dim=0)
+
+
+def still_region(picture: np.ndarray) -> np.ndarray | None:
+    """Where speech changes no colours of a portrait (uint8 [H, W, 3]): True [H, W] but for its lower face; None without.
+
+    The rest of the face stays in: a background alone, often of one colour, tells little of how colours spread.
+    """
+    from skyreels_audio.faces import detect_faces, lower_face_box
+
+    faces = detect_faces(picture)
+    if not faces:
+        return None
+    left, top, right, bottom = lower_face_box(faces[0].landmarks)
+    y, x = np.ogrid[: picture.shape[0], : picture.shape[1]]
+    return (x < left) | (x > right) | (y < top) | (y > bottom)

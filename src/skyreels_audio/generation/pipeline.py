@@ -15,7 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
-from skyreels_audio.generation.colour import unify_colours
+from skyreels_audio.generation.colour import still_region, unify_colours
 from skyreels_audio.generation.conditions import Conditions, build_reference, encode_text, spatial_factor
 from skyreels_audio.generation.decoding import decode
 from skyreels_audio.generation.guidance import Guidance, Scale, Velocity, latent_voice
@@ -157,7 +157,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             video, known: editing instead of animating: uint8 [F, height, width, 3], at least as long as the audio, and
                 a mask [F, height, width], 1 where pixels stay, 0 where they are made anew. Frame 0 is the reference.
             num_inference_steps … animate: see ``Settings``; None takes the checkpoint's.
-            colour_region: True [height, width] where the picture should not change: colours are measured there.
+            colour_region: True [height, width] where colours are measured, since nothing should change them; None: all
+                but the lower face.
             generator: source of the noise; the same seed gives the same video.
             progress: see ``Progress``.
             resume: file with the state of an interrupted run to go on from, kept up to date. Not deleted.
@@ -344,7 +345,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         """Frames as they are decoded, their colours unified with the reference's."""
         frames = (frame.numpy() for frame in islice(decode(latents_BCTHW, self.vae), num_frames))
         if reference_HWC is not None and settings.colour_strength > 0:
-            frames = unify_colours(frames, reference_HWC, settings.colour_strength, colour_region)
+            region_HW = still_region(reference_HWC) if colour_region is None else colour_region
+            frames = unify_colours(frames, reference_HWC, settings.colour_strength, region_HW)
         for done, frame in enumerate(frames, start=1):
             yield frame
             report("decode", done, num_frames)

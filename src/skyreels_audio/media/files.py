@@ -67,8 +67,11 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write under, which becomes ``path`` when the block ends well and is removed when it does not."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    """A name to write under, which becomes ``path`` when the block ends well and is removed when it does not.
+
+    It is always the same, so that what a killed process left is gone when the same command runs again.
+    """
+    partial = path.with_name(f"{path.name}.partial")
     try:
         yield partial
         os.replace(partial, path)
