@@ -89,7 +89,7 @@ def _statistics(lab_HWC: Tensor, region: slice | Tensor) -> tuple[Tensor, Tensor
 
 
 def still_region(picture: np.ndarray) -> np.ndarray | None:
-    """Where speech changes no colours of a portrait (uint8 [H, W, 3]): True [H, W] but for its lower face; None without.
+    """Where speech changes no colours of a portrait (uint8 [H, W, 3]): True [H, W] but for its lower face, if any.
 
     The rest of the face stays in: a background alone, often of one colour, tells little of how colours spread.
     """
