@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Timesteps
-from tiny_checkpoints import FAMILIES, original_names, save_diffusers, save_original, save_whisper, tiny_transformer
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from tiny_checkpoints import FAMILIES, original_shapes, save_diffusers, save_original, save_whisper, tiny_transformer
 
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.models.convert import convert_backbone
+from skyreels_audio.models.convert.keys import WAN
 from skyreels_audio.models.convert.tensors import Lazy, write_shards
-from skyreels_audio.models.convert.transformer import read_backbone, with_audio
+from skyreels_audio.models.convert.transformer import original_config, read_backbone, translate, with_audio
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 SIZES = {"1.3B": (12, 8960, 30), "14B": (40, 13824, 40)}
@@ -42,7 +44,7 @@ def inputs(model, frames: int = 3, image: bool = True) -> dict[str, torch.Tensor
         "encoder_hidden_states": torch.randn(2, 512, 16),
     }
     if model.config.image_dim and image:
-        given["encoder_hidden_states_image"] = torch.randn(2, 5, 80)
+        given["encoder_hidden_states_image"] = torch.randn(2, 257, 80)
     return given
 
 
@@ -58,12 +60,12 @@ def test_velocities_of_a_converted_backbone_are_the_originals(family, layout, tm
     else:
         model.save_pretrained(tmp_path / "source", max_shard_size="40KB")
     converted = convert_transformer(tmp_path / "source", tmp_path / "out")
-    assert converted.config.in_channels == 12
+    assert converted.config.in_channels == 36
     for image in {True, model.config.image_dim is None}:
         given = inputs(model, image=image)
         expected = model(**given).sample
         noise, channels = given.pop("hidden_states"), model.config.in_channels
-        wide = torch.cat([noise, torch.randn(2, 12 - channels, *noise.shape[2:])], dim=1)
+        wide = torch.cat([noise, torch.randn(2, 36 - channels, *noise.shape[2:])], dim=1)
         for audio in ({}, {"audio_hidden_states": torch.randn(2, 8, 16)}):
             actual = converted(hidden_states=wide, **given, **audio).sample
             assert (actual - expected).abs().max() <= 1e-6 * expected.abs().max()
@@ -72,36 +74,19 @@ def test_velocities_of_a_converted_backbone_are_the_originals(family, layout, tm
 @pytest.mark.parametrize("image", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_manifest_of_the_real_models(size, image):
-    """Every published key in its published shape, from the original layout: nothing missing, nothing left over."""
+    """Every published key in its published shape, in both layouts: nothing missing, nothing left over."""
     heads, ffn, layers = SIZES[size]
     width = heads * 128
-    with torch.device("meta"):
-        model = SkyReelsAudioTransformer3DModel(
-            num_attention_heads=heads,
-            ffn_dim=ffn,
-            num_layers=layers,
-            in_channels=36 if image else 16,
-            image_dim=1280 if image else None,
-            added_kv_proj_dim=width if image else None,
-        )
-    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    published = convert_wan_transformer_to_diffusers({name: name for name in original_names(layers, image)})
-    assert published.keys() == shapes.keys()
-    # Shapes that are published: neighbours of every kind of layer.
-    assert shapes["patch_embedding.weight"] == (width, 36 if image else 16, 1, 2, 2)
-    assert shapes["condition_embedder.time_proj.weight"] == (6 * width, width)
-    assert shapes["blocks.7.ffn.net.0.proj.weight"] == (ffn, width) and shapes["proj_out.weight"] == (64, width)
-    given = {
-        original: Lazy(shapes[name], torch.bfloat16, lambda: torch.empty(0)) for name, original in published.items()
-    }
-
-    from skyreels_audio.models.convert.keys import WAN
-    from skyreels_audio.models.convert.transformer import original_config, translate
-
+    published = original_shapes(width, ffn, layers, image)
+    given = {name: Lazy(shape, torch.bfloat16, lambda: torch.empty(0)) for name, shape in published.items()}
     tensors = translate(given, WAN)
     config = original_config(tensors, {}, Path("."))
+    arguments = {name: value for name, value in config.items() if name != "exact_timesteps"}
+    with torch.device("meta"):
+        theirs = WanTransformer3DModel(**arguments)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()
+    }
     shards, converted = with_audio([tensors], config, {"audio_dim": 512})
     assert (converted["num_layers"], converted["num_attention_heads"], converted["ffn_dim"]) == (layers, heads, ffn)
     assert (converted["in_channels"], converted["image_dim"]) == (36, 1280 if image else None)
@@ -113,7 +98,7 @@ def test_manifest_of_the_real_models(size, image):
 
 @pytest.mark.parametrize("family", ["SkyReels-V2-I2V-14B-540P", "Wan2.1-T2V-1.3B"])
 def test_a_converted_folder_is_a_pipeline(family, whisper, tmp_path):
-    """UMT5, CLIP tokens, Wan's autoencoder 4×8×8, 12 channels, 81 frames in several windows."""
+    """UMT5, 257 CLIP tokens, Wan's autoencoder 4×8×8, 36 channels, 81 frames in several windows."""
     save_diffusers(family, tmp_path / family)
     out = convert_backbone(tmp_path / family, tmp_path / "out", whisper=whisper)
     pipeline = SkyReelsAudioPipeline.from_pretrained(out)

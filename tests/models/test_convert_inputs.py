@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_checkpoints import save_diffusers, save_original, save_whisper, tiny_transformer
 
+from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError
 from skyreels_audio.models.convert import convert_backbone, load_backbone, tensors
 from skyreels_audio.models.convert.encoders import convert_autoencoder, convert_image_encoder, convert_text_encoder
@@ -231,6 +232,8 @@ def test_a_loaded_backbone_is_converted_once(source, whisper, tmp_path, monkeypa
     written = (folder / "model_index.json").stat().st_mtime_ns
     assert load_backbone(source, whisper) == folder and (folder / "model_index.json").stat().st_mtime_ns == written
     assert tmp_path in folder.parents and FAMILY in folder.name
+    pipeline = SkyReelsAudioPipeline.from_backbone(source, whisper, dtype=torch.bfloat16)
+    assert pipeline.transformer.config.in_channels == 36 and pipeline.transformer.dtype == torch.bfloat16
 
 
 def test_without_network_the_message_says_what_to_put_where(monkeypatch, tmp_path):

@@ -37,27 +37,31 @@ FAMILIES = {
 }
 """Diffusers' class, image to video, heads (in proportion)."""
 
-_LINEAR = ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "ffn.0", "ffn.2"]
-_LINEAR += ["cross_attn.q", "cross_attn.k", "cross_attn.v", "cross_attn.o", "norm3"]
-_RMS = [f"{attn}.{norm}" for attn in ("self_attn", "cross_attn") for norm in ("norm_q", "norm_k")]
 
-
-def original_names(layers: int, image: bool) -> list[str]:
-    """Every name of an original Wan / SkyReels-V2 checkpoint, as published."""
-    stems = ["patch_embedding", "text_embedding.0", "text_embedding.2", "time_embedding.0", "time_embedding.2"]
-    stems += ["time_projection.1", "head.head", *(f"img_emb.proj.{i}" for i in (0, 1, 3, 4) if image)]
-    names, single = [], ["head.modulation"]
+def original_shapes(
+    width: int, ffn: int, layers: int, image: bool, text: int = 4096, freq: int = 256, eyes: int = 1280
+) -> dict[str, tuple[int, ...]]:
+    """Every name of an original Wan / SkyReels-V2 checkpoint with its shape, as published."""
+    linear = {"text_embedding.0": (width, text), "text_embedding.2": (width, width), "head.head": (64, width)}
+    linear |= {"time_embedding.0": (width, freq), "time_embedding.2": (width, width)}
+    linear |= {"time_projection.1": (6 * width, width), "patch_embedding": (width, 36 if image else 16, 1, 2, 2)}
+    shapes: dict[str, tuple[int, ...]] = {"head.modulation": (1, 2, width)}
+    if image:
+        linear |= {"img_emb.proj.0": (eyes,), "img_emb.proj.4": (width,)}
+        linear |= {"img_emb.proj.1": (eyes, eyes), "img_emb.proj.3": (width, eyes)}
     for block in (f"blocks.{i}." for i in range(layers)):
-        extra = ["cross_attn.k_img", "cross_attn.v_img"] if image else []
-        stems += [block + stem for stem in _LINEAR + extra]
-        single += [block + "modulation", *(f"{block}{norm}.weight" for norm in _RMS)]
-        single += [block + "cross_attn.norm_k_img.weight"] if image else []
-    for stem in stems:
-        names += [f"{stem}.weight", f"{stem}.bias"]
-    return names + single
+        shapes[block + "modulation"] = (1, 6, width)
+        linear |= {block + "norm3": (width,), block + "ffn.0": (ffn, width), block + "ffn.2": (width, ffn)}
+        for attention, more in (("self_attn", []), ("cross_attn", ["k_img", "v_img"] if image else [])):
+            linear |= {f"{block}{attention}.{part}": (width, width) for part in [*"qkvo", *more]}
+            norms = ["norm_q", "norm_k", *(["norm_k_img"] if more else [])]
+            shapes |= {f"{block}{attention}.{norm}.weight": (width,) for norm in norms}
+    for stem, shape in linear.items():
+        shapes |= {f"{stem}.weight": shape, f"{stem}.bias": shape[:1]}
+    return shapes
 
 
-def tiny_transformer(family: str, channels: int = 4) -> Any:
+def tiny_transformer(family: str, channels: int = 16) -> Any:
     model_class, image, heads = FAMILIES[family]
     torch.manual_seed(len(family))
     width = heads * 12
@@ -81,7 +85,8 @@ def tiny_transformer(family: str, channels: int = 4) -> Any:
 def save_original(model: Any, folder: Path, shards: int = 2) -> None:
     """The weights under their original names, spread over shards, with the original config.json."""
     config = model.config
-    names = original_names(config.num_layers, config.image_dim is not None)
+    width = config.num_attention_heads * config.attention_head_dim
+    names = original_shapes(width, config.ffn_dim, config.num_layers, config.image_dim is not None)
     ours = convert_wan_transformer_to_diffusers({name: name for name in names})
     state = model.state_dict()
     assert ours.keys() == state.keys()
@@ -90,7 +95,6 @@ def save_original(model: Any, folder: Path, shards: int = 2) -> None:
     for shard in range(shards):
         part = dict(list(weights.items())[shard::shards])
         save_file(part, folder / f"diffusion_pytorch_model-{shard + 1:05d}-of-{shards:05d}.safetensors")
-    width = config.num_attention_heads * config.attention_head_dim
     given = {"dim": width, "num_heads": config.num_attention_heads, "num_layers": config.num_layers, "eps": config.eps}
     (folder / "config.json").write_text(json.dumps(given))
 
@@ -100,7 +104,7 @@ def save_diffusers(family: str, folder: Path) -> Any:
     model, image = tiny_transformer(family), FAMILIES[family][1]
     model.save_pretrained(folder / "transformer")
     vae = AutoencoderKLWan(
-        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.1] * 4, latents_std=[2.0] * 4
+        base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.1] * 16, latents_std=[2.0] * 16
     )
     vae.save_pretrained(folder / "vae")
     text = UMT5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
@@ -123,11 +127,11 @@ def save_diffusers(family: str, folder: Path) -> Any:
             intermediate_size=32,
             num_hidden_layers=2,
             num_attention_heads=1,
-            image_size=28,
+            image_size=224,
             patch_size=14,
         )
         CLIPVisionModel(eyes).save_pretrained(folder / "image_encoder")
-        CLIPImageProcessor(size={"height": 28, "width": 28}, do_center_crop=False).save_pretrained(
+        CLIPImageProcessor(size={"height": 224, "width": 224}, do_center_crop=False).save_pretrained(
             folder / "image_processor"
         )
         index |= {
