@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +126,14 @@ def test_the_target_is_where_the_teachers_guided_steps_lead(recipe_path, tmp_pat
 def test_a_distilled_checkpoint_is_a_checkpoint(recipe_path, tmp_path):
     folder = train(distil_recipe(recipe_path, tmp_path))
     assert SkyReelsAudioPipeline.from_pretrained(folder, dtype=torch.float32).settings().height
+
+
+def test_a_recipe_extends_another(recipe_path, tmp_path):
+    (tmp_path / "more.yaml").write_text(f"extends: {recipe_path.name}\nviseme_steps: 7\n")
+    recipe = read_recipe(tmp_path / "more.yaml")
+    assert recipe == read_recipe(recipe_path).model_copy(update={"viseme_steps": 7})
+
+
+@pytest.mark.parametrize("name", ["tiny-vae", "tiny", "tiny-distill"])
+def test_the_projects_own_recipes_can_be_read(name):
+    assert read_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml").optimisation.steps

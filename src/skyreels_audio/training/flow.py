@@ -51,6 +51,12 @@ class FlowTask:
         self.modules = nn.ModuleDict(
             {"transformer": transformer, "text_encoder": text_encoder, "viseme_head": nn.Linear(audio_width, visemes)}
         ).to(device)
+        self.portraits.refresh()
+        if config.empty_reference is not None and len(self.portraits):
+            mean_CHW = (
+                torch.cat([part.latents_NCTHW[:, :, 0] for part in self.portraits.shards.values()]).float().mean(0)
+            )
+            transformer.empty_latents.data.copy_(mean_CHW)
         if recipe.initial is not None:  # the viseme head, which is not exported, starts fresh
             for name, module in exported(recipe.initial).items():
                 self.modules[name].load_state_dict(module.state_dict())

@@ -114,7 +114,9 @@ class ClipsRecipe(Strict):
     viseme_steps: int = 1500  # supervised steps of the audio projector before the transformer trains
     viseme_weight: float = 0.1
     curriculum: Curriculum = Curriculum()
-    generation_defaults: dict[str, int | float | str] = {}  # of the exported checkpoint, see generation.settings
+    generation_defaults: dict[
+        str, int | float | str | list[str]
+    ] = {}  # of the exported checkpoint, see generation.settings
     optimisation: Optimisation
 
 
@@ -148,14 +150,26 @@ class _File(BaseModel):
 
 
 def read_recipe(path: Path) -> AutoencoderRecipe | FlowRecipe | DistilRecipe:
-    """Read a recipe; raises ``InputError`` naming the first thing that is wrong with it."""
+    """Read a recipe. One that ``extends`` another file, named beside it, replaces the entries that it names.
+
+    Raises:
+        InputError: says what is the first thing wrong with it.
+    """
     try:
-        return _File(recipe=yaml.safe_load(Path(path).read_text())).recipe
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not a YAML file: {error}") from None
+        return _File(recipe=_entries(Path(path))).recipe
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         raise InputError(f"{path}: {where}: {first['msg']}.") from None
+
+
+def _entries(path: Path) -> Any:
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not a YAML file: {error}") from None
+    if isinstance(entries, dict) and "extends" in entries:
+        return _entries(path.parent / entries.pop("extends")) | entries
+    return entries
