@@ -5,7 +5,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from skyreels_audio.generation.conditions import latent_statistics
-from skyreels_audio.generation.decoding import decode
+from skyreels_audio.generation.decoding import Around, decode
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 
 WAN: dict[str, Any] = {
@@ -43,3 +43,16 @@ def assert_streams(vae, channels: int, latents: int = 4) -> None:
     frames = torch.stack(list(decode(z.clone(), vae)))
     assert frames.dtype == torch.uint8 and len(frames) == 4 * (latents - 1) + 1
     assert (frames.float() - (whole + 1) * 127.5).abs().max() <= 0.5 + 1e-3
+
+
+def test_a_box_of_latents_stands_in_its_reference():
+    inner, reference = torch.randn(1, 2, 9, 2, 3), torch.randn(1, 2, 4, 5, 6)
+    around = Around(inner, reference, slice(1, 3), slice(2, 5))
+    assert around.shape == (1, 2, 9, 5, 6)
+    whole = torch.cat([reference, reference[:, :, -1:].expand(-1, -1, 5, -1, -1)], dim=2)
+    whole[..., 1:3, 2:5] = inner
+    for time in (slice(0, 9), slice(2, 6), slice(5, 20)):
+        assert torch.equal(around[:, :, time], whole[:, :, time])
+    before = reference.clone()
+    around[:, :, 0:4].zero_()
+    assert torch.equal(reference, before)

@@ -76,14 +76,6 @@ class Conditions:
         given = {name: getattr(self, name)[..., rows, columns] for name in ("reference_BCTHW", "known_B4THW")}
         return replace(self, **given)
 
-    def around(self, inner_BCTHW: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Latents of the whole frame: a box of them, and the reference around it."""
-        reference = self.reference_BCTHW
-        missing = inner_BCTHW.shape[2] - reference.shape[2]  # a still shows the same at any time
-        whole_BCTHW = torch.cat([reference, reference[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
-        whole_BCTHW[..., rows, columns] = inner_BCTHW
-        return whole_BCTHW
-
     def window(self, start: int, stop: int) -> "Conditions":
         """The conditions of latents ``start`` … ``stop - 1``, whose first one carries the reference of the timeline.
 

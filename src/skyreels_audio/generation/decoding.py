@@ -10,16 +10,46 @@ from torch import Tensor
 from skyreels_audio.generation.conditions import latent_statistics
 
 
+class Around:
+    """Latents of whole frames, made as they are asked for by ``[:, :, start:stop]``: a box in the reference.
+
+    A reference that ends goes on with its last latent: a still shows the same at any time.
+    """
+
+    def __init__(self, inner_BCTHW: Tensor, reference_BCTHW: Tensor, rows: slice, columns: slice) -> None:
+        self.inner_BCTHW, self.reference_BCTHW = inner_BCTHW, reference_BCTHW
+        self.box = (..., rows, columns)
+        self.shape = (*inner_BCTHW.shape[:3], *reference_BCTHW.shape[3:])
+
+    def __getitem__(self, where: tuple[slice, slice, slice]) -> Tensor:
+        shown_T = torch.arange(self.shape[2])[where[2]].clamp(max=self.reference_BCTHW.shape[2] - 1)
+        whole_BCTHW = self.reference_BCTHW[:, :, shown_T.to(self.reference_BCTHW.device)]
+        whole_BCTHW[self.box] = self.inner_BCTHW[where]
+        return whole_BCTHW
+
+
+class Scaled:
+    """Latents of unit scale as the autoencoder's own, made as they are asked for by ``[:, :, start:stop]``."""
+
+    def __init__(self, latents_BCTHW: "Tensor | Around", vae: Any) -> None:
+        self.latents_BCTHW, self.vae = latents_BCTHW, vae
+        self.shape = latents_BCTHW.shape
+
+    def __getitem__(self, where: tuple[slice, slice, slice]) -> Tensor:
+        part_BCTHW = self.latents_BCTHW[where]
+        mean, std = latent_statistics(self.vae, part_BCTHW)
+        return (part_BCTHW * std + mean).to(self.vae.dtype)
+
+
 @torch.no_grad()
-def decode(latents_BCTHW: Tensor, vae: Any) -> Iterator[Tensor]:
+def decode(latents_BCTHW: Tensor | Around, vae: Any) -> Iterator[Tensor]:
     """Normalised latents [1, C, T, H, W] → uint8 frames [H, W, 3] on the CPU, 4 (T - 1) + 1 of them.
 
-    They are the frames of ``vae.decode`` on the whole, made piece by piece. The latents are scaled in place.
+    They are the frames of ``vae.decode`` on the whole, made piece by piece.
     """
-    mean, std = latent_statistics(vae, latents_BCTHW)
-    scaled_BCTHW = latents_BCTHW.mul_(std).add_(mean).to(vae.dtype)
+    scaled: Any = Scaled(latents_BCTHW, vae)
     wan = isinstance(vae, AutoencoderKLWan)
-    for video_BCFHW in decode_wan(vae, scaled_BCTHW) if wan else vae.decode_stream(scaled_BCTHW):
+    for video_BCFHW in decode_wan(vae, scaled) if wan else vae.decode_stream(scaled):
         pixels_FHWC = video_BCFHW[0].permute(1, 2, 3, 0).float()
         yield from pixels_FHWC.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 

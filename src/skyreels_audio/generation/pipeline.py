@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skyreels_audio.generation.colour import still_region, unify_colours
 from skyreels_audio.generation.conditions import Conditions, build_reference, encode_text, spatial_factor
-from skyreels_audio.generation.decoding import decode
+from skyreels_audio.generation.decoding import Around, decode
 from skyreels_audio.generation.guidance import Guidance, Scale, Velocity, latent_voice
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
@@ -234,7 +234,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         )
         self.maybe_free_model_hooks()
         if box is not None:
-            latents_BCTHW = whole.around(latents_BCTHW, *box)
+            latents_BCTHW = Around(latents_BCTHW, whole.reference_BCTHW, *box)
         reference = None if given is None else given[0]
         frames = self.decode(latents_BCTHW, num_frames, settings, reference, colour_region, report)
         if portrait is not None:
@@ -335,7 +335,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
 
     def decode(
         self,
-        latents_BCTHW: Tensor,
+        latents_BCTHW: Tensor | Around,
         num_frames: int,
         settings: Settings,
         reference_HWC: np.ndarray | None,
