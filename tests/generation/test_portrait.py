@@ -16,7 +16,7 @@ PICTURE = Path(__file__).parents[1] / "faces" / "portrait.jpg"
 
 @pytest.fixture(scope="module")
 def portrait() -> Portrait:
-    found = Portrait.find(read_image(PICTURE), "mouth")
+    found = Portrait.find(read_image(PICTURE), "mouth", (192, 256))
     assert found is not None
     return found
 
@@ -47,7 +47,7 @@ def test_the_same_mouth_gives_the_same_picture(portrait):
 
 
 def test_no_face_no_portrait():
-    assert Portrait.find(np.full((128, 128, 3), 90, np.uint8), "mouth") is None
+    assert Portrait.find(np.full((128, 128, 3), 90, np.uint8), "mouth", (64, 64)) is None
 
 
 def test_aligned_face_stands_as_in_training(portrait):
@@ -67,7 +67,7 @@ def test_only_the_region_of_a_portrait_is_made_anew(pipeline, region, samples):
     options = {"image": picture, "audio": voice, "height": 96, "width": 96, "animate": region}
     frames = list(pipeline(generator=torch.Generator().manual_seed(0), **options).frames)
     assert len(frames) == (1 if samples == 100 else 25)
-    found = Portrait.find(picture, region)
+    found = Portrait.find(picture, region, (32, 32))
     assert found is not None
     outside = (found.with_region_of(255 - found.aligned) == picture).all(-1)
     assert 0.2 < outside.mean() < 1

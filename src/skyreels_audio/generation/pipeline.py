@@ -191,7 +191,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         if video is None and by_region:
             if given is None:
                 given = self.portray(prompt, negative_prompt, settings, generator, report)[None]
-            portrait = Portrait.find(given[0], settings.animate)
+            own = self.settings()  # regions were learned in one size; the picture around them may have another
+            portrait = Portrait.find(given[0], settings.animate, (own.height, own.width))
         if portrait is not None:
             given = np.repeat(portrait.aligned[None], 4 * (min(latents, settings.window) - 1) + 1, axis=0)
             known = np.repeat(~portrait.region[None], len(given), axis=0)

@@ -15,7 +15,10 @@ SEAM = 0.04  # of the frame's height: how softly the region meets the picture
 
 @dataclass(frozen=True, eq=False)
 class Portrait:
-    """A picture, and the same with mouth and eyes where training has them: uint8 [H, W, 3] both."""
+    """A picture of any size, and the same with mouth and eyes where training has them, in the size of training.
+
+    uint8 [H, W, 3] both.
+    """
 
     picture: np.ndarray
     aligned: np.ndarray
@@ -27,12 +30,14 @@ class Portrait:
     """``region`` with soft edges."""
 
     @classmethod
-    def find(cls, picture: np.ndarray, region: str) -> "Portrait | None":
-        """Align the largest face of a picture, of which a region of ``faces.framing`` may move; None without a face."""
+    def find(cls, picture: np.ndarray, region: str, size: tuple[int, int]) -> "Portrait | None":
+        """Align the largest face of a picture, of which a region of ``faces.framing`` may move, to ``size`` (H, W).
+
+        None without a face.
+        """
         faces = detect_faces(picture)
         if not faces:
             return None
-        size = picture.shape[:2]
         place = placement(faces[0].landmarks, size)
         inside = region_mask(region, size)
         mask = feather(inside, SEAM * size[0])
