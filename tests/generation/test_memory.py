@@ -1,6 +1,11 @@
 """Memory modes, plans and LoRA adapters."""
 
+import os
+import shutil
+import subprocess
+import sys
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +46,54 @@ def test_a_plan_knows_a_folder_and_its_modes(wan_pipeline, tmp_path):
     assert plan(shape, 128, 128, 81, "balanced").decode > 1.5 * (plans["balanced"].decode - 0.6e9)
     with pytest.raises(ValueError, match="not a model folder"):
         ModelShape.read(tmp_path / "vae")
+
+
+def test_a_plan_of_the_default_checkpoint_and_of_a_broken_one(tmp_path):
+    shape = ModelShape.read(Path("weights/tiny"))
+    assert "s of denoising" in str(plan(shape, 256, 256, 177, "fast", steps=3, branches=2, window=9, overlap=2))
+    shutil.copytree("weights/tiny", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert ModelShape.read(tmp_path / "model").transformer.config == shape.transformer.config  # reads no weights
+    (tmp_path / "model" / "vae" / "config.json").write_text("{")
+    with pytest.raises(InputError, match="vae has no readable config.json"):
+        ModelShape.read(tmp_path / "model")
+
+
+MEASURE = """
+from pathlib import Path
+import torch
+from skyreels_audio.generation.memory import on_meta, transformer_bytes
+from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
+
+def status(field):
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
+
+def measure(run):
+    run()  # libraries bring buffers of their own
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    before = status("VmRSS")
+    run()
+    return status("VmHWM") - before
+
+torch.set_grad_enabled(False)
+make = lambda: SkyReelsAudioTransformer3DModel(
+    num_attention_heads=4, ffn_dim=2048, num_layers=1, text_dim=512, audio_dim=64).eval()
+with on_meta(torch.float32):
+    shape = make()
+model = make()
+inputs = torch.randn(1, 36, 5, 32, 64), torch.tensor([500.0]), torch.randn(1, 512, 512)
+sound = torch.randn(1, 40, 64)
+print(transformer_bytes(shape, 5, (32, 64)), measure(lambda: model(*inputs, audio_hidden_states=sound)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's own account of memory")
+def test_an_estimate_is_within_ten_percent_of_what_is_measured():
+    """Activations of one evaluation of the transformer, in a process that gives back what it frees."""
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    estimate, measured = map(float, printed.split())
+    assert measured > 20e6 and abs(estimate / measured - 1) < 0.1, printed
 
 
 def test_low_memory_gives_nearly_the_same_velocity(wan_pipeline):
@@ -87,6 +140,12 @@ def test_what_is_no_lora_is_named(wan_pipeline, tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="model.safetensors is no LoRA"):
         load_loras(deepcopy(wan_pipeline), [str(tmp_path / "model.safetensors")])
+    wide = {f"diffusion_model.blocks.0.self_attn.q.lora_{side}.weight": torch.zeros(3, 3) for side in "AB"}
+    save_file(wide, tmp_path / "wide.safetensors")
+    with pytest.raises(
+        InputError, match="wide.safetensors is no LoRA for this transformer .size mismatch for blocks.0"
+    ):
+        load_loras(deepcopy(wan_pipeline), [str(tmp_path / "wide.safetensors")])
     with pytest.raises(InputError, match="absent.safetensors does not exist"):
         parse_lora("absent.safetensors:0.5")
     (tmp_path / "odd:name").touch()

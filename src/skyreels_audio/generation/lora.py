@@ -1,5 +1,6 @@
 """LoRA adapters in the naming of Wan or of diffusers, several at once, each at its own strength."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def load_loras(pipeline: Any, specs: Sequence[str]) -> None:
     """
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
+    loader = logging.getLogger("diffusers.loaders")
+    loader.setLevel(logging.CRITICAL)  # what is wrong is said below, in one sentence
     strengths: dict[str, float] = {}
     for number, spec in enumerate(specs):
         path, strength = parse_lora(spec)
@@ -37,7 +40,8 @@ def load_loras(pipeline: Any, specs: Sequence[str]) -> None:
             weights = WanLoraLoaderMixin._maybe_expand_t2v_lora_for_i2v(pipeline.transformer, weights)
             WanLoraLoaderMixin.load_lora_into_transformer(weights, pipeline.transformer, adapter_name=f"lora{number}")
         except (ValueError, KeyError, RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            said = str(error).strip().splitlines()  # the first line of several may only announce them
+            reason = said[1 if said[0].endswith(":") and said[1:] else 0].strip()
             raise InputError(f"{path} is no LoRA for this transformer ({reason}).") from error
         strengths[f"lora{number}"] = strength
     if strengths:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from skyreels_audio.generation.conditions import spatial_factor
 from skyreels_audio.generation.windows import plan_windows
+from skyreels_audio.media import InputError
 
 MemoryMode = Literal["fast", "balanced", "low"]
 """fast: all components stay on the GPU. balanced: one component at a time. low: besides, the transformer's blocks are
@@ -70,22 +71,28 @@ class ModelShape:
         """The shape of a model folder, from its configuration files alone.
 
         Raises:
-            ValueError: the folder is no model.
+            InputError: the folder is no model, or one of its configuration files cannot be read.
         """
         if not (folder / "model_index.json").exists():
-            raise ValueError(f"{folder} is not a model folder: it has no model_index.json.")
+            raise InputError(f"{folder} is not a model folder: it has no model_index.json.")
         index = json.loads((folder / "model_index.json").read_text())
 
         def build(name: str) -> Any:
             module, class_name = index.get(name) or (None, None)
             if module is None or class_name is None:
                 return None
-            model_class = getattr(import_module(module), class_name)
-            with on_meta(dtype):
-                if hasattr(model_class, "config_class") and model_class.config_class is not None:
-                    model = model_class(model_class.config_class.from_pretrained(folder / name))
-                else:
-                    model = model_class.from_config(model_class.load_config(folder / name))
+            try:
+                model_class = getattr(import_module(module), class_name)
+                with on_meta(dtype):
+                    if hasattr(model_class, "config_class") and model_class.config_class is not None:
+                        model = model_class(model_class.config_class.from_pretrained(folder / name))
+                    else:
+                        model = model_class.from_config(model_class.load_config(folder / name))
+            except (OSError, ValueError, TypeError, ImportError, AttributeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise InputError(
+                    f"{folder / name} has no readable config.json of a {class_name} ({reason})."
+                ) from error
             return model.eval()
 
         encoders = [build(name) for name in ("text_encoder", "image_encoder", "audio_encoder")]
@@ -107,7 +114,8 @@ class Plan:
 
     def __str__(self) -> str:
         parts = f"encoding {self.encode / 1e9:.1f}, denoising {self.sample / 1e9:.1f}, decoding {self.decode / 1e9:.1f}"
-        return f"about {self.peak / 1e9:.1f} GB at most ({parts}) and {self.seconds / 60:.0f} min of denoising"
+        time = f"{self.seconds / 60:.0f} min" if self.seconds >= 60 else f"{self.seconds:.0f} s"
+        return f"about {self.peak / 1e9:.1f} GB at most ({parts}) and {time} of denoising"
 
 
 @torch.no_grad()
