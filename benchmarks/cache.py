@@ -21,18 +21,19 @@ from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 from skyreels_audio import SkyReelsAudioPipeline
 from skyreels_audio.evaluation.lips import correlation, lip_aperture_curve
 from skyreels_audio.faces import detect_faces, portrait_crop
+from skyreels_audio.generation.acceleration import Acceleration
 from skyreels_audio.generation.cache import (
     ResidualChanges,
     SkipPlan,
     TeaCacheVelocity,
     diffusers_cache,
-    fit_teacache,
+    fit_coefficients,
     magnitude_ratios,
-    published_coefficients,
+    record_changes,
     skip_plan,
 )
 from skyreels_audio.generation.guidance import Velocity
-from skyreels_audio.generation.sampling import TransformerVelocity
+from skyreels_audio.generation.sampling import TransformerVelocity, set_timesteps
 from skyreels_audio.media import read_audio, read_image
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -47,7 +48,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of the voice")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--retain", action="store_true", help="always compute the first five steps, not first and last")
-    parser.add_argument("--fit", action="store_true", help="fit TeaCache to this model instead of the published row")
+    parser.add_argument(
+        "--fit", action="store_true", help="fit TeaCache here instead of taking the checkpoint's, or the published, fit"
+    )
     options = parser.parse_args()
 
     pipe = SkyReelsAudioPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
@@ -63,15 +66,14 @@ def main() -> None:
         "audio_guidance_scale": 4.5,
     }
 
-    if options.fit:
+    if options.fit or options.retain:  # what a checkpoint stores is for first and last
         example = inputs | {"generator": torch.Generator().manual_seed(1)}
-        coefficients = fit_teacache(pipe, [example], options.retain, [options.steps // 2, options.steps])
+        changes = record_changes(pipe, [example], [options.steps // 2, options.steps])
+        coefficients = fit_coefficients(pipe.transformer, changes, options.retain)
         print("coefficients:", *(f"{value:.9g}" for value in coefficients))
     else:
-        size = settings.height * settings.width
-        coefficients = published_coefficients(pipe.transformer.config, size, options.retain)
-    pipe.scheduler.set_timesteps(options.steps)
-    timesteps = pipe.scheduler.timesteps
+        coefficients = Acceleration("teacache").coefficients(settings, pipe.transformer.config)
+    timesteps = set_timesteps(pipe.scheduler, options.steps, pipe.device)
 
     def video(velocity: Velocity) -> tuple[float, np.ndarray]:
         """Seconds of denoising, and the frames."""

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from skyreels_audio.generation.acceleration import Acceleration, accelerated
 from skyreels_audio.generation.cache import SkipPlan, TeaCacheVelocity
-from skyreels_audio.generation.calls import Together
+from skyreels_audio.generation.calls import Batched, Together
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.guidance import Guidance, Scale, Velocity
 from skyreels_audio.generation.parallel import Parallel, Spread, parallelise, plan_parallel, process_group
@@ -62,9 +64,9 @@ def video(
 
     composed = compose(velocity)
     if parallel is not None:
-        group = parallelise(pipeline.transformer, parallel)
+        group = parallelise(pipeline.transformer, parallel, torch.device("cpu"))
         if parallel.calls > 1:
-            composed = Together(compose, Spread(velocity, group))
+            composed = Together(compose, Spread(Batched(velocity, most=1), group))
     noise = torch.randn(1, 8, LATENTS, 2, 14, generator=torch.Generator().manual_seed(6))
     tokens: list[int] = []
     first: Any = pipeline.transformer.blocks[0]
@@ -128,6 +130,32 @@ def test_parallel_equals_serial(pipeline, conditions, tmp_path, ranks, words):
             shares.append(len(tokens))
         assert sum(shares) == parallel.tokens * len(whole)  # nothing is done twice,
         assert max(shares) * parallel.calls <= 1.3 * len(whole)  # and nobody does much more than others
+
+
+@pytest.mark.parametrize("words", [None, "ulysses=2"])
+def test_a_whole_run_is_shared_and_goes_on_where_it_stopped(pipeline, portrait, voice, tmp_path, words):
+    """As the command does it: two windows, three branches; the first process keeps the state, all go on from it."""
+
+    class Interrupted(Exception):
+        pass
+
+    def run(state: Path, parallel: str | None = None, until: int = STEPS) -> Tensor:
+        def interrupt(phase: str, done: int, total: int) -> None:
+            if phase == "sample" and done == until < STEPS:
+                raise Interrupted
+
+        inputs = {"image": portrait, "audio": voice, "num_inference_steps": STEPS, "resume": state}
+        noise, how = torch.Generator().manual_seed(0), pipeline.settings(num_inference_steps=STEPS)
+        with suppress(Interrupted), accelerated(pipeline, Acceleration(parallel=parallel), how) as arrange:
+            pipeline(**inputs, generator=noise, arrange=arrange, progress=interrupt)
+        return torch.load(state)["latents"]
+
+    expected, state = run(tmp_path / "alone"), tmp_path / "state"
+    assert on_ranks(2, lambda rank: (run(state, words, until=2), None)[1], tmp_path) == [0, 0]
+    assert torch.load(state)["finished"] == 2
+    assert on_ranks(2, lambda rank: (run(state, words), None)[1], tmp_path) == [0, 0]
+    assert torch.load(state)["finished"] == STEPS
+    torch.testing.assert_close(torch.load(state)["latents"], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("lost", [0, 1])

@@ -243,17 +243,17 @@ def fit_coefficients(
     return tuple(np.polyfit(inputs, [change.relative for change in changes], degree).tolist())
 
 
-def fit_teacache(pipe: Any, examples: Sequence[dict[str, Any]], retain: bool, steps: Sequence[int]) -> Coefficients:
-    """Coefficients for a pipeline's transformer, from runs on ``examples`` (what ``pipe`` is called with).
+def record_changes(pipe: Any, examples: Sequence[dict[str, Any]], steps: Sequence[int]) -> list[Change]:
+    """What caches are fitted to: each of ``examples`` (what ``pipe`` is called with) runs once with each of ``steps``.
 
-    Each runs once with each number of ``steps``, those that the fit is to serve; nothing is decoded.
+    Nothing is decoded. The numbers of steps are those that the fit is to serve.
     """
     recorder = ResidualChanges(pipe.transformer)
     for example in examples:
         for count in steps:
             recorder.previous.clear()
             pipe(**example, num_inference_steps=count, velocity=recorder)
-    return fit_coefficients(pipe.transformer, recorder.changes, retain)
+    return recorder.changes
 
 
 def magnitude_ratios(timesteps: Tensor, changes: Sequence[Change]) -> list[float]:

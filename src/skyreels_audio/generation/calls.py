@@ -24,6 +24,9 @@ class Call:
     conditions: Conditions
 
 
+Compose = Callable[[Velocity], Velocity]
+"""Puts guidance, windows and the like around a velocity."""
+
 Evaluate = Callable[[list[Call]], list[Tensor]]
 """Evaluates calls; the velocities come in the order of the calls."""
 
@@ -32,11 +35,11 @@ class Together:
     """The velocity ``compose(velocity)`` whose calls of ``velocity`` are evaluated together, once per step.
 
     Args:
-        compose: puts guidance, windows and the like around a velocity.
+        compose: makes the calls.
         evaluate: `Batched`, or `parallel.Spread`.
     """
 
-    def __init__(self, compose: Callable[[Velocity], Velocity], evaluate: Evaluate) -> None:
+    def __init__(self, compose: Compose, evaluate: Evaluate) -> None:
         self.compose = compose
         self.evaluate = evaluate
 

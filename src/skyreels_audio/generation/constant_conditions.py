@@ -26,6 +26,8 @@ class _Kept(ModelHook):
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         key = self.constants.key
+        if key is None:  # called by another velocity
+            return self.fn_ref.original_forward(*args, **kwargs)
         if not self.depends_on_audio:  # nor on the window, so that windows share what is kept
             key = tuple(part for part in key if part != "-audio" and ":" not in part)
         return self.constants.keep((module, *key), lambda: self.fn_ref.original_forward(*args, **kwargs))
@@ -50,7 +52,7 @@ class ConstantConditions:
         self.transformer = transformer
         self.free_bytes = max_bytes
         self.kept: dict[tuple[Any, ...], Any] = {}
-        self.key: tuple[str, ...] = ()
+        self.key: tuple[str, ...] | None = None
         self.hooked: list[torch.nn.Module] = []
         embedder: Any = transformer.condition_embedder
         self._hook(embedder.text_embedder, depends_on_audio=False)
@@ -64,14 +66,17 @@ class ConstantConditions:
                 self._hook(block.audio_attn.to_v, depends_on_audio=True)
 
     def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        self.key = conditions.key
         listen = self.transformer.listen
 
         def listen_once(*args: Any) -> AudioContext:
-            return self.keep(("listen", *self.key), lambda: listen(*args))
+            return self.keep(("listen", *conditions.key), lambda: listen(*args))
 
-        with replaced(self.transformer, "listen", listen_once):
-            return self.velocity(latents_BCTHW, t, conditions)
+        self.key = conditions.key
+        try:
+            with replaced(self.transformer, "listen", listen_once):
+                return self.velocity(latents_BCTHW, t, conditions)
+        finally:
+            self.key = None
 
     def close(self) -> None:
         """Take the hooks off the transformer and forget what was kept."""

@@ -32,8 +32,7 @@ from torch import Tensor
 from torch.distributed import _functional_collectives as collectives
 from torch.distributed.device_mesh import init_device_mesh
 
-from skyreels_audio.generation.calls import Call
-from skyreels_audio.generation.guidance import Velocity
+from skyreels_audio.generation.calls import Call, Evaluate
 from skyreels_audio.models.rope import Rotary, rotate
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
@@ -141,19 +140,26 @@ def process_group(device: str) -> Iterator[torch.device]:
     dist.destroy_process_group()
 
 
-def parallelise(transformer: SkyReelsAudioTransformer3DModel, parallel: Parallel) -> dist.ProcessGroup:
+def parallelise(
+    transformer: SkyReelsAudioTransformer3DModel, parallel: Parallel, device: torch.device
+) -> dist.ProcessGroup:
     """Divide the tokens of a transformer as ``parallel`` says, for all processes and once per loaded transformer.
 
     Every rank must call the transformer at the same time from here on.
+
+    Args:
+        transformer: the model.
+        parallel: whose degrees multiply to the number of processes.
+        device: where this rank computes; an offloaded transformer does not tell.
 
     Returns:
         The group over which `Spread` is to spread calls: this rank and its like in the other groups.
     """
     shape = (parallel.calls, parallel.ring, parallel.ulysses)
-    mesh = init_device_mesh(transformer.device.type, shape, mesh_dim_names=("calls", "ring", "ulysses"))
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("calls", "ring", "ulysses"))
     if parallel.tokens > 1:
         config = ContextParallelConfig(ring_degree=parallel.ring, ulysses_degree=parallel.ulysses, mesh=mesh)
-        config.setup(dist.get_rank(), dist.get_world_size(), transformer.device, mesh)
+        config.setup(dist.get_rank(), dist.get_world_size(), device, mesh)
         split_tokens(transformer, config)
     return mesh["calls"].get_group()
 
@@ -162,18 +168,23 @@ class Spread:
     """Evaluates each call of a step on one rank of a group, then gives all velocities to all (for `calls.Together`).
 
     A window and branch stays with its rank for the run, so that a step cache finds its state again.
+
+    Args:
+        evaluate: a rank's own calls, e.g. `calls.Batched`.
+        group: the ranks, from `parallelise`.
     """
 
-    def __init__(self, velocity: Velocity, group: dist.ProcessGroup) -> None:
-        self.velocity = velocity
+    def __init__(self, evaluate: Evaluate, group: dist.ProcessGroup) -> None:
+        self.evaluate = evaluate
         self.group = group
         self.owners: dict[tuple[str, ...], int] = {}
 
     def __call__(self, calls: list[Call]) -> list[Tensor]:
         mine = [self.owner(call.conditions.key) == self.group.rank() for call in calls]
+        own = iter(self.evaluate([call for is_mine, call in zip(mine, calls, strict=True) if is_mine]))
         velocities = [
-            self.velocity(call.latents_BCTHW, call.t, call.conditions) if own else torch.zeros_like(call.latents_BCTHW)
-            for own, call in zip(mine, calls, strict=True)
+            next(own) if is_mine else torch.zeros_like(call.latents_BCTHW)
+            for is_mine, call in zip(mine, calls, strict=True)
         ]
         every = torch.cat([velocity.flatten() for velocity in velocities])
         dist.all_reduce(every, group=self.group)  # all but one of the summands are zero

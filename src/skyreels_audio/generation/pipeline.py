@@ -15,6 +15,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from skyreels_audio.generation.calls import Compose
 from skyreels_audio.generation.colour import still_region, unify_colours
 from skyreels_audio.generation.conditions import Conditions, build_reference, encode_text, spatial_factor
 from skyreels_audio.generation.decoding import Around, decode
@@ -147,6 +148,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         progress: Progress | None = None,
         resume: str | Path | None = None,
         velocity: Velocity | None = None,
+        arrange: Callable[[Compose], Velocity] | None = None,
     ) -> SkyReelsAudioOutput:
         """Make a video as long as the audio, to one frame.
 
@@ -163,6 +165,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             progress: see ``Progress``.
             resume: file with the state of an interrupted run to go on from, kept up to date. Not deleted.
             velocity: what to call for the velocity of one window and branch, e.g. a step cache around the transformer.
+            arrange: instead, what puts guidance and windows around the model (``acceleration.accelerated``).
 
         Raises:
             ValueError: an input is missing, has the wrong shape or size, or contradicts another.
@@ -207,25 +210,28 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         if by_region and known is not None and unknown_HW.any():  # of a single frame all is known
             box = bounding_cells(unknown_HW, self.transformer.config.patch_size[1])
             conditions = conditions.crop(*box)
-        velocity = Guidance(
-            velocity or TransformerVelocity(self.transformer),
-            timesteps,
-            Scale.parse(settings.audio_guidance_scale),
-            Scale.parse(settings.text_guidance_scale),
-            settings.unconditional_drops,
-            "audio_last" if settings.guidance_order == "audio_last" else "text_last",
-        )
-        velocity = Windows(velocity, settings.window, settings.overlap, settings.fusion)
+        image_conditions, switch = None, 0.0
         if video is not None and settings.hybrid_steps is not None and settings.hybrid_steps < len(timesteps):
             reference, mask = self.reference(video[:1], None, min(latents, settings.window), settings)
             image_conditions = replace(whole, reference_BCTHW=reference, known_B4THW=mask, key=("image",))
             image_conditions = image_conditions if box is None else image_conditions.crop(*box)
             switch = float(timesteps[settings.hybrid_steps - 1]) if settings.hybrid_steps else math.inf
-            velocity = Hybrid(velocity, image_conditions, switch)
+
+        def compose(velocity: Velocity) -> Velocity:
+            guided = Guidance(
+                velocity,
+                timesteps,
+                Scale.parse(settings.audio_guidance_scale),
+                Scale.parse(settings.text_guidance_scale),
+                settings.unconditional_drops,
+                "audio_last" if settings.guidance_order == "audio_last" else "text_last",
+            )
+            fused = Windows(guided, settings.window, settings.overlap, settings.fusion)
+            return fused if image_conditions is None else Hybrid(fused, image_conditions, switch)
 
         shape = (1, self.vae.config.z_dim, latents, *conditions.reference_BCTHW.shape[3:])
         latents_BCTHW = sample(
-            velocity,
+            arrange(compose) if arrange else compose(velocity or TransformerVelocity(self.transformer)),
             self.scheduler,
             randn_tensor(shape, generator, self._execution_device, torch.float32),
             conditions,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
@@ -108,7 +109,7 @@ def sample(
             before = latents_BCTHW[:, :, part].clone()  # solvers may keep it
             latents_BCTHW[:, :, part] = solver.step(velocity_BCTHW[:, :, part], t, before).prev_sample
         del velocity_BCTHW  # before the next one is made
-        if resume is not None:
+        if resume is not None and not (dist.is_initialized() and dist.get_rank()):  # of several processes one writes
             save_state(resume, step + 1, latents_BCTHW, solvers, inputs)
     if progress is not None:
         progress(len(timesteps), len(timesteps))

@@ -32,6 +32,7 @@ class Settings:
             All else is then given in every frame, as in the editing of a video, and no latent beside the region is
             computed. Words alone first make a portrait, which then speaks.
         portrait_steps, portrait_guidance_scale: denoising steps and text guidance of that portrait.
+        teacache_coefficients, magcache_ratios: what step caches know of this checkpoint (``cache``); None: nothing.
     """
 
     num_inference_steps: int = 50
@@ -52,6 +53,8 @@ class Settings:
     animate: Literal["everything", "face", "mouth"] = "everything"
     portrait_steps: int = 24
     portrait_guidance_scale: float | str = 3.0
+    teacache_coefficients: tuple[float, ...] | None = None
+    magcache_ratios: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         Scale.parse(self.audio_guidance_scale)
