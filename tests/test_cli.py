@@ -25,9 +25,11 @@ def write_voice(path: Path, seconds: float = 1, loudness: float = 0.3) -> Path:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
-    """Options of a sound command; tests spoil one of them. The checkpoint is none but for its index."""
+    """Options of a sound command; tests spoil one of them. The checkpoint has no weights."""
     Image.new("RGB", (64, 80), (200, 150, 120)).save(tmp_path / "face.png")
-    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "transformer").mkdir(parents=True)
+    config = {"num_attention_heads": 4, "attention_head_dim": 64, "in_channels": 36, "out_channels": 16}
+    (tmp_path / "model" / "transformer" / "config.json").write_text(json.dumps(config))
     (tmp_path / "model" / "model_index.json").write_text(json.dumps({"generation_defaults": {"fps": 20}}))
     return {
         "--image": tmp_path / "face.png",
@@ -86,6 +88,11 @@ SPOILED = {
     "steps of a picture": ("--hybrid-steps", lambda _: "3", "--hybrid-steps is about the video"),
     "picture and video": ("--video", lambda folder: folder / "face.png", "--image cannot be combined with --video"),
     "key alone": ("--sign-key", lambda folder: folder / "voice.wav", "given together"),
+    "threshold of nothing": ("--cache-threshold", lambda _: "0.2", "--cache-threshold is TeaCache's"),
+    "ratios": ("--cache", lambda _: "magcache", "benchmark --fit-teacache"),
+    "coefficients": ("--cache", lambda _: "teacache", "benchmark --fit-teacache"),
+    "parallel alone": ("--parallel", lambda _: "ring=2", "for 2 processes, but 1 were started"),
+    "parallel words": ("--parallel", lambda _: "pipes=2", "write numbers for some of ulysses, ring, branch, window"),
     "device": ("--device", lambda _: "abacus", "--device abacus cannot be used"),
 }
 
@@ -108,6 +115,30 @@ def test_what_is_given_wrongly_is_told_in_one_sentence(
     assert len(errors) == 1 and "Traceback" not in err
     assert re.search(words, errors[0])
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+TOGETHER = {
+    "a cache is not stored": (["--cache", "taylorseer", "--resume"], 1, "--resume cannot be combined with --cache"),
+    "hooks do not compile": (["--cache", "taylorseer", "--compile"], 1, "do not compile"),
+    "a branch that goes": (["--cache", "taylorseer", "--text-guidance", "linear:1→3"], 1, "come and go"),
+    "one device for two": (["--device", "cuda:1"], 2, "cannot be shared by processes"),
+    "too few numbers": (["--parallel", "ulysses=2"], 3, "for 2 processes, but 3 were started"),
+    "heads": (["--parallel", "ulysses=3"], 3, "4 attention heads"),
+}
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_what_does_not_go_together_is_told_by_the_first_process_alone(
+    case: str, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options, processes, words = TOGETHER[case]
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    for rank in range(processes):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert run(monkeypatch, "generate", *(word for pair in inputs.items() for word in pair), *options) == 2
+        err = capfd.readouterr().err
+        assert re.fullmatch(rf"Error: .*{words}.*\n", err) if rank == 0 else err == ""
 
 
 @pytest.mark.parametrize("arguments", [["generate", "--nonsense"], ["generate", "--steps", "0"], ["dance"], ["train"]])
@@ -136,4 +167,5 @@ def test_help_names_every_option(monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     options = ("image", "audio", "prompt", "output", "model", "steps", "audio-guidance", "text-guidance", "seed")
     options += ("size", "fps", "device", "dtype", "video", "face", "extend", "landmarks", "fusion", "hybrid-steps")
     options += ("colour-strength", "resume", "report", "sign-key", "sign-cert")
+    options += ("cache", "cache-threshold", "parallel", "compile")
     assert all(f"--{option}" in text for option in options)

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import shutil
 import signal
+import subprocess
 import sys
 import wave
 from pathlib import Path
@@ -12,9 +15,10 @@ import pytest
 from PIL import Image
 
 from skyreels_audio import cli
+from skyreels_audio.cli.benchmark import store
 from skyreels_audio.cli.progress import Progress
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
-from skyreels_audio.media import probe_video, read_audio, read_image
+from skyreels_audio.media import probe_video, read_audio, read_image, read_video
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +147,63 @@ def test_the_size_of_the_source_keeps_its_shape(folder: Path, tmp_path: Path, mo
     generate(monkeypatch, *words)
     info = probe_video(tmp_path / "talk.mp4")
     assert (info.width, info.height) == (32, 64)  # the model makes multiples of 32 pixels
+
+
+def test_a_fitted_checkpoint_knows_its_caches(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    before = json.loads((model / "model_index.json").read_text())
+    pictures = ["--image", str(folder / "face.png"), "--audio", str(folder / "voice.wav"), "--model", str(model)]
+    generate(monkeypatch, "benchmark", "--fit-teacache", *pictures, "--steps", "8")
+    assert "TeaCache computes" in capfd.readouterr().out
+    after = json.loads((model / "model_index.json").read_text())
+    learned = after["generation_defaults"]
+    assert len(learned.pop("teacache_coefficients")) == 5 and len(learned.pop("magcache_ratios")) == 8
+    assert after == before
+    assert not list(model.glob("*.partial"))
+
+    def video(*options: str) -> bytes:
+        output = tmp_path / "talk.mp4"
+        generate(monkeypatch, "generate", *pictures, "--steps", "6", *options, "-o", str(output))
+        return output.read_bytes()
+
+    plain = video()
+    assert video("--cache", "teacache", "--cache-threshold", "0") == plain
+    cached = [video("--cache", "teacache", "--cache-threshold", "1000"), video("--cache", "magcache")]
+    assert plain not in cached
+    assert video("--cache", "taylorseer", "--memory", "low") not in (plain, *cached)
+
+
+def test_phases_are_timed(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    paths = {"--image": folder / "face.png", "--audio": folder / "voice.wav", "--model": folder / "model"}
+    generate(monkeypatch, "benchmark", *(str(word) for pair in paths.items() for word in pair))
+    head, _, figures = capfd.readouterr().out.splitlines()
+    assert head == "| encode s | sample s | decode s | real-time factor |"
+    *phases, factor = (float(figure) for figure in figures.strip("| ").split(" | "))
+    assert abs(sum(phases) / 1.2 - factor) < 0.03  # of a voice of 1.2 s
+
+
+@pytest.mark.parametrize("how", [[], ["--parallel", "ulysses=2", "--cache", "teacache", "--cache-threshold", "0"]])
+def test_torchrun_makes_the_same_video(
+    how: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    store(model, teacache_coefficients=[0.0, 0.0, 0.0, 1.0, 0.0])
+    outputs = [tmp_path / name / "talk.mp4" for name in ("one", "two")]
+    words = [
+        [*arguments(folder, output), "--model", str(model), "--report", "--dtype", "float32"] for output in outputs
+    ]
+    generate(monkeypatch, *words[0])
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "skyreels_audio"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-m", *torchrun, *words[1], *how], capture_output=True, text=True, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("s of video in") == 1 and ended.stderr.count("no face found") == 1
+    assert sorted(path.name for path in outputs[1].parent.iterdir()) == ["talk.json", "talk.mp4", "talk.png"]
+    one, two = (np.stack(list(read_video(output))).astype(int) for output in outputs)
+    assert abs(one - two).mean() < 0.05 and one.std() > 1  # grey levels, after a codec

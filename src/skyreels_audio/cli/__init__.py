@@ -7,9 +7,11 @@ import sys
 
 import typer
 
+from skyreels_audio.cli.benchmark import benchmark
 from skyreels_audio.cli.convert import convert
 from skyreels_audio.cli.data import synthesize
 from skyreels_audio.cli.generate import generate
+from skyreels_audio.cli.options import local_rank
 from skyreels_audio.cli.training import train
 
 app = typer.Typer(
@@ -19,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (generate, train, synthesize, convert):
+for verb in (generate, train, synthesize, benchmark, convert):
     app.command()(verb)
 
 
@@ -30,5 +32,9 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        if local_rank() == 0:  # all processes of a machine find the same
+            print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ConnectionError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from skyreels_audio.cli.options import parse_size
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from skyreels_audio.cli.credentials import Credentials
+    from skyreels_audio.generation.acceleration import Acceleration, Cache
     from skyreels_audio.generation.memory import MemoryMode
     from skyreels_audio.generation.settings import Settings
 
@@ -158,15 +161,76 @@ def read_credentials(key: Path | None, certificates: Path | None) -> "Credential
     return Credentials.load(key, certificates)
 
 
+def check_device(device: str) -> None:
+    """Whether there is such a device, and under torchrun one for each process."""
+    import torch
+
+    from skyreels_audio.media import InputError
+
+    try:
+        kind = torch.device("cpu" if device == "auto" else device)
+    except RuntimeError as error:
+        raise InputError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
+    if processes() == 1:
+        return
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {kind} cannot be shared by processes; under torchrun it is auto, cpu or cuda.")
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if device != "cpu" and gpus and gpus < here:
+        raise InputError(f"torchrun started {here} processes on a machine with {gpus} GPUs; start one for each GPU.")
+
+
+def choose_acceleration(
+    model: Path,
+    settings: "Settings",
+    cache: "Cache",
+    threshold: float | None,
+    parallel: str | None,
+    compile: bool,
+    memory: "MemoryMode",
+    resume: bool,
+) -> "Acceleration":
+    """What --cache, --parallel and --compile ask for, if it can be done with the checkpoint and together."""
+    from skyreels_audio.generation.acceleration import PAPER_THRESHOLD, Acceleration
+    from skyreels_audio.media import InputError
+
+    if threshold is not None and cache != "teacache":
+        raise InputError("--cache-threshold is TeaCache's; give it with --cache teacache.")
+    if threshold is None:
+        threshold = PAPER_THRESHOLD
+    acceleration = Acceleration(cache, threshold, memory != "fast", parallel, compile)
+    if resume and not acceleration.resumable:
+        raise InputError("--resume cannot be combined with --cache: what a cache keeps is lost when a run ends.")
+    needed = cache == "teacache" or parallel is not None
+    config = SimpleNamespace(**_component(model, "transformer")) if needed else None
+    try:
+        acceleration.check(settings, config, processes())
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return acceleration
+
+
+def processes() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _side_step(model: Path) -> int:
     """Width and height are multiples of this many pixels: a token of the transformer."""
     from skyreels_audio.media import InputError
 
     try:
-        vae = json.loads((model / "vae" / "config.json").read_text())
-        transformer = json.loads((model / "transformer" / "config.json").read_text())
-        return int(vae.get("scale_factor_spatial", 16)) * int(transformer["patch_size"][1])
-    except (OSError, ValueError, KeyError):
-        raise InputError(
-            f"{model} is not a checkpoint: its vae and transformer have no readable config.json."
-        ) from None
+        patch = _component(model, "transformer")["patch_size"]
+        return int(_component(model, "vae").get("scale_factor_spatial", 16)) * int(patch[1])
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise InputError(f"{model} is not a checkpoint: its vae or transformer has no size of a token.") from None
+
+
+def _component(model: Path, name: str) -> dict[str, Any]:
+    """The configuration of a part of a checkpoint."""
+    from skyreels_audio.media import InputError
+
+    try:
+        return json.loads((model / name / "config.json").read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{model} is not a checkpoint: its {name} has no readable config.json.") from None

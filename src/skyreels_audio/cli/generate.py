@@ -8,6 +8,7 @@ import typer
 
 from skyreels_audio.bundled import bundled
 from skyreels_audio.cli import door
+from skyreels_audio.cli.options import rank
 from skyreels_audio.cli.progress import Progress
 
 SHEET_COLUMNS = 6
@@ -15,6 +16,9 @@ SHEET_COLUMNS = 6
 GUIDANCE = "4.5, linear:1→4.5, cosine:1→4.5 or interval:4.5@0.1-0.8; 1 is off. [default: the checkpoint's]"
 EXTEND = "A voice longer than the video: play that back and forth, hold its end, or cut the voice. [default: ping-pong]"
 MEMORY = "fast: all on the GPU; balanced: one component at a time; low: 8-bit blocks, one at a time."
+CACHE = "Skip steps that change little: teacache is the paper's. Model-dependent figures: `benchmark --fit-teacache`."
+THRESHOLD = "TeaCache's alpha: how much change is skipped over; 0 is nothing. [default: 0.3]"
+PARALLEL = "Under torchrun: ulysses=, ring=, branch=, window=, e.g. ulysses=2,branch=3. [default: the cheapest]"
 COLOURS = "0 to 1: how far colours are held to the picture's. [default: the checkpoint's]"
 
 
@@ -53,6 +57,12 @@ def generate(
     lora: Annotated[
         list[str] | None, typer.Option(help="FILE[:scale], a Wan LoRA; may be given several times.")
     ] = None,
+    cache: Annotated[Literal["none", "teacache", "magcache", "taylorseer"], typer.Option(help=CACHE)] = "none",
+    cache_threshold: Annotated[float | None, typer.Option(min=0, help=THRESHOLD)] = None,
+    parallel: Annotated[str | None, typer.Option(help=PARALLEL)] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the transformer's blocks; pays in long runs.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only print the estimated memory and time.")] = False,
 ) -> None:
     """Make a portrait, the speaker of a video, or a person from words speak; without options, the example portrait."""
@@ -85,6 +95,17 @@ def generate(
     if plan:
         return typer.echo(door.estimate(model, settings, len(voice_n), memory))
     credentials = door.read_credentials(sign_key, sign_cert)
+    door.check_device(device)
+    acceleration = door.choose_acceleration(
+        model,
+        settings,
+        cache=cache,
+        threshold=cache_threshold,
+        parallel=parallel,
+        compile=compile,
+        memory=memory,
+        resume=resume,
+    )
     if not resume:
         outputs.state.unlink(missing_ok=True)
 
@@ -93,7 +114,7 @@ def generate(
 
     how = {"face": face or "largest", "extend": extend or "ping-pong", "landmarks": landmarks or "mediapipe"}
     try:
-        with Progress() as progress:
+        with Progress(quiet=rank() > 0) as progress:
             run = Run(
                 model,
                 device,
@@ -102,15 +123,18 @@ def generate(
                 prompt or "",
                 settings,
                 seed,
-                outputs.state,
+                outputs.state if acceleration.resumable else None,
                 progress,
                 memory,
                 tuple(lora or ()),
+                acceleration,
             )
             take = animate(picture, str(image), run) if video is None else edit(video, **how, run=run)
+            if rank() > 0:  # the first process writes
+                return None
             shown = write(take, output, inputs["audio"], progress)
     except KeyboardInterrupt:
-        if outputs.state.exists():
+        if outputs.state.exists() and rank() == 0:
             typer.echo("Interrupted; the same command with --resume goes on.", err=True)
         raise
     if credentials is not None:

@@ -4,21 +4,30 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+import typer
+
 
 class Progress:
     """A bar for each phase, with an estimate of the time left: ``progress(phase, done, total)``.
 
+    Args:
+        quiet: show nothing, as all but the first of several processes do.
+
     Attributes:
         seconds: of each phase, from its first call to its last. Decoding and writing take turns, so both span both.
     """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
 
     def __enter__(self) -> Self:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
+        console = Console(stderr=True, quiet=self.quiet)
         columns = TextColumn("{task.description:<7}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        self._bars = Bars(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True))
+        self._bars = Bars(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
         self._tasks: dict[str, Any] = {}
         self._started: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
@@ -31,6 +40,10 @@ class Progress:
         if phase not in self._tasks:
             self._tasks[phase] = self._bars.add_task(phase)
         self._bars.update(self._tasks[phase], completed=done, total=total)
+
+    def warn(self, sentence: str) -> None:
+        if not self.quiet:
+            typer.echo(f"Warning: {sentence}", err=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bars.stop()

@@ -1,12 +1,12 @@
 """The ways from what was given to frames: a picture or words animated, a video edited."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 from PIL import Image
 
 from skyreels_audio.cli.progress import Progress
@@ -15,6 +15,9 @@ from skyreels_audio.media import InputError, StoredFrame, VideoWriter
 from skyreels_audio.media.video import Colour
 
 if TYPE_CHECKING:
+    import torch
+
+    from skyreels_audio.generation.acceleration import Acceleration
     from skyreels_audio.generation.memory import MemoryMode
     from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
     from skyreels_audio.generation.settings import Settings
@@ -24,7 +27,7 @@ SHEET_FRAMES = 12
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What every way needs. ``state`` is the file that an interrupted run goes on from."""
+    """What every way needs. ``state`` is the file that an interrupted run goes on from, None if it cannot."""
 
     model: Path
     device: str
@@ -33,13 +36,33 @@ class Run:
     prompt: str
     settings: "Settings"
     seed: int
-    state: Path
+    state: Path | None
     progress: Progress
     memory: "MemoryMode" = "fast"
     loras: tuple[str, ...] = ()
+    acceleration: "Acceleration | None" = None
 
-    def pipe(self) -> "SkyReelsAudioPipeline":
-        """Load the checkpoint. Raises InputError where the device cannot be used or the settings do not suit it."""
+    @contextmanager
+    def ready(self) -> Iterator[tuple["SkyReelsAudioPipeline", dict[str, Any]]]:
+        """The checkpoint in its place, and options of a call of it besides pictures, voice, size and frame rate.
+
+        Of several processes each comes out with the whole video. Raises InputError where the device cannot be used.
+        """
+        import torch
+
+        from skyreels_audio.generation.acceleration import Acceleration, accelerated
+        from skyreels_audio.generation.parallel import process_group
+
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        with process_group(device) as place:
+            pipe = self.pipe(place)
+            with accelerated(pipe, self.acceleration or Acceleration(), self.settings) as arrange:
+                yield pipe, self.options() | {"arrange": arrange}
+
+    def pipe(self, device: "torch.device") -> "SkyReelsAudioPipeline":
+        """Load the checkpoint. Raises InputError where the device cannot be used."""
         self.progress("load", 0, 1)
         import diffusers
         import torch
@@ -49,15 +72,13 @@ class Run:
         from skyreels_audio.generation.lora import load_loras
         from skyreels_audio.generation.memory import apply_memory_mode
 
-        device, dtype = self.device, self.dtype
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
+        dtype = self.dtype
         if dtype == "auto":
-            fast = device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16")
+            fast = device.type != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16")
             dtype = "bfloat16" if fast else "float32"
         for library in (diffusers.utils.logging, transformers.utils.logging):  # theirs would cut through our own bars
             library.set_verbosity_error()
@@ -84,7 +105,8 @@ class Run:
     def about(self) -> dict[str, Any]:
         """What a report says of the run."""
         names = ("model", "prompt", "seed", "device", "dtype")
-        return {name: getattr(self, name) for name in names} | asdict(self.settings)
+        how = {} if self.acceleration is None else asdict(self.acceleration)
+        return {name: getattr(self, name) for name in names} | asdict(self.settings) | how
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +139,11 @@ def animate(picture: np.ndarray | None, name: str, run: Run) -> Take:
     """A portrait, or without one the person that the prompt describes, speaks."""
     settings, portrait, faces = run.settings, None, {}
     if picture is not None:
-        portrait, faces = _crop_portrait(picture, settings, name)
-    pipe = run.pipe()
+        portrait, faces = crop_portrait(picture, name, run)
     size = {"height": settings.height, "width": settings.width, "fps": settings.fps}
     try:
-        output = pipe(portrait, run.voice_n, **size, colour_strength=settings.colour_strength, **run.options())
+        with run.ready() as (pipe, options):
+            output = pipe(portrait, run.voice_n, **size, colour_strength=settings.colour_strength, **options)
     except ValueError as error:  # what only the loaded model knows, or a state of another run
         raise InputError(str(error)) from error
     return Take(output.frames, output.num_frames, settings.width, settings.height, settings.fps, faces=faces)
@@ -136,8 +158,12 @@ def edit(path: Path, face: str, extend: Any, landmarks: str, run: Run) -> Take:
     seconds = len(run.voice_n) / SAMPLE_RATE
     try:
         plan = plan_edit(path, seconds, size, face, extend, landmarks, run.progress)
-        edited = edit_video(run.pipe(), plan, run.voice_n, **run.options())
     except (ValueError, ImportError, OSError) as error:  # OSError: landmark weights that cannot be fetched
+        raise InputError(str(error)) from error
+    try:
+        with run.ready() as (pipe, options):
+            edited = edit_video(pipe, plan, run.voice_n, **options)
+    except ValueError as error:
         raise InputError(str(error)) from error
     first = next(edited.frames)
     height, width = first.size
@@ -176,12 +202,13 @@ def _before(first: StoredFrame, frames: Iterator[StoredFrame]) -> Iterator[Store
     yield from frames
 
 
-def _crop_portrait(picture: np.ndarray, settings: "Settings", name: str) -> tuple[np.ndarray, dict[str, Any]]:
+def crop_portrait(picture: np.ndarray, name: str, run: Run) -> tuple[np.ndarray, dict[str, Any]]:
     """``picture`` cut around its largest face as the pictures of training are, at the size of the video."""
+    settings = run.settings
     found = detect_faces(picture)
     face = next(iter(found), None)
     if face is None:
-        typer.echo(f"Warning: no face found in {name}; going on with the whole frame.", err=True)
+        run.progress.warn(f"no face found in {name}; going on with the whole frame.")
     box = portrait_crop(picture, face, (settings.height, settings.width))
     size = settings.width, settings.height
     faces = {
