@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from model_picture import SPEAKS, cut_portrait
+from PIL import Image
 from table import Row
 from workbench import Workbench
 
@@ -156,7 +157,9 @@ def _photographs(bench: Workbench) -> Iterator[tuple[str, Subject, np.ndarray]]:
         if name in seen:
             return
         seen.add(name)
-        yield name.rsplit(".", 1)[0], subject, portrait(bench.renderer, subject)[0]
+        height, width = bench.size
+        picture = Image.fromarray(subject.background.picture).resize((width, height), Image.Resampling.LANCZOS)
+        yield name.rsplit(".", 1)[0], subject, np.asarray(picture)
 
 
 def _paintings(bench: Workbench) -> Iterator[tuple[str, Subject | None, np.ndarray]]:

@@ -67,7 +67,7 @@ def recipe_path(tmp_path: Path) -> Path:
             "reference_residual": True,
         },
         "text_encoder": {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2},
-        "viseme_steps": 2,
+        "supervised_steps": 2,
         "curriculum": {"latent_frames": 2},
         "optimisation": {
             "steps": 8,

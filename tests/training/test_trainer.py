@@ -129,9 +129,9 @@ def test_a_distilled_checkpoint_is_a_checkpoint(recipe_path, tmp_path):
 
 
 def test_a_recipe_extends_another(recipe_path, tmp_path):
-    (tmp_path / "more.yaml").write_text(f"extends: {recipe_path.name}\nviseme_steps: 7\n")
+    (tmp_path / "more.yaml").write_text(f"extends: {recipe_path.name}\nsupervised_steps: 7\n")
     recipe = read_recipe(tmp_path / "more.yaml")
-    assert recipe == read_recipe(recipe_path).model_copy(update={"viseme_steps": 7})
+    assert recipe == read_recipe(recipe_path).model_copy(update={"supervised_steps": 7})
 
 
 @pytest.mark.parametrize("name", ["tiny-vae", "tiny", "tiny-distill"])

@@ -16,6 +16,8 @@ from skyreels_audio.training.loss import flow_loss, interpolate, loss_region, sa
 from skyreels_audio.training.precompute import precompute
 from skyreels_audio.training.recipe import ClipsRecipe
 
+COARSE = 8, 2  # what captions are first read for: so many channels, the coarsest, averaged over so many cells a side
+SPELLING = 12.0  # logit of the byte that a head of the text encoder starts at
 TEXT_TOKENS = 192  # bytes of a prompt that the default checkpoint reads
 REFRESH_EVERY = 200  # steps between looks at the growing folder of clips
 
@@ -47,17 +49,19 @@ class FlowTask:
         text_encoder = UMT5EncoderModel(
             UMT5Config(vocab_size=len(self.tokenizer), dropout_rate=0.0, **recipe.text_encoder)
         )
+        initialise_spelling(text_encoder)
         visemes = self.held_out.visemes_NAV.shape[-1]
-        self.modules = nn.ModuleDict(
-            {"transformer": transformer, "text_encoder": text_encoder, "viseme_head": nn.Linear(audio_width, visemes)}
-        ).to(device)
+        heads = {"viseme_head": nn.Linear(audio_width, visemes)}
         self.portraits.refresh()
-        if config.empty_reference is not None and len(self.portraits):
-            mean_CHW = (
-                torch.cat([part.latents_NCTHW[:, :, 0] for part in self.portraits.shards.values()]).float().mean(0)
-            )
-            transformer.empty_latents.data.copy_(mean_CHW)
-        if recipe.initial is not None:  # the viseme head, which is not exported, starts fresh
+        if len(self.portraits):
+            portraits = Clips.concatenate(list(self.portraits.shards.values())).latents_NCTHW[:, :, 0].float()
+            if config.empty_reference is not None:
+                transformer.empty_latents.data.copy_(portraits.mean(0))
+            coarse = coarse_picture(portraits)
+            self.coarse_mean, self.coarse_std = coarse.mean(0).to(device), coarse.std().to(device)
+            heads["caption_head"] = nn.Linear(recipe.text_encoder["d_model"], coarse.shape[1])
+        self.modules = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, **heads}).to(device)
+        if recipe.initial is not None:  # the heads, which are not exported, start fresh
             for name, module in exported(recipe.initial).items():
                 self.modules[name].load_state_dict(module.state_dict())
         self.prepare(transformer)
@@ -106,13 +110,25 @@ class FlowTask:
         error = (modules["viseme_head"](tokens).float() - truth.nan_to_num()).square()
         return (error.mean((1, 2)) * usable).sum() / usable.sum().clamp(min=1)
 
+    def caption_loss(self, portraits: Clips) -> Tensor:
+        """Squared error of the coarse picture, in deviations, read off the mean of a caption's tokens."""
+        modules: Any = self.modules
+        tokens_BSD = self.encode_text(modules, portraits.captions)
+        lengths = [min(len(ids), TEXT_TOKENS) for ids in self.tokenizer(list(portraits.captions)).input_ids]
+        mean_BD = tokens_BSD.sum(1) / torch.tensor(lengths, device=self.device).view(-1, 1)
+        truth = coarse_picture(portraits.latents_NCTHW[:, :, 0].float()).to(self.device)
+        return (modules["caption_head"](mean_BD).float() - (truth - self.coarse_mean) / self.coarse_std).square().mean()
+
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = self.begin(step)
         options, batch = self.recipe.curriculum, self.recipe.optimisation.batch
-        if step < self.recipe.viseme_steps:
+        if step < self.recipe.supervised_steps:
             sample = compose(self.clips.draw(batch, generator), options, options.latent_frames, "mouth", generator)
-            loss = self.viseme_loss(sample)
-            return loss, {"viseme_loss": float(loss.detach())}
+            losses = {"viseme_loss": self.viseme_loss(sample)}
+            if "caption_head" in self.modules:
+                losses["caption_loss"] = self.caption_loss(self.portraits.draw(batch, generator))
+            values = {name: float(loss.detach()) for name, loss in losses.items()}
+            return torch.stack(list(losses.values())).sum(), values
         sample = self.draw(batch, generator)
         flow = self.flow_loss(sample, generator)
         visemes = self.viseme_loss(sample)
@@ -188,6 +204,30 @@ class FlowTask:
         from skyreels_audio.training.export import export_pipeline
 
         export_pipeline(averaged, self.recipe, self.tokenizer, TEXT_TOKENS, folder)
+
+
+def coarse_picture(latents_NCHW: Tensor) -> Tensor:
+    """The colours of a picture in broad areas: [N, ...] → [N, K]."""
+    channels, cells = COARSE
+    return F.avg_pool2d(latents_NCHW[:, :channels], cells).flatten(1)
+
+
+@torch.no_grad()
+def initialise_spelling(text_encoder: Any) -> None:
+    """Start a fresh UMT5 of bytes reading stretches of text instead of single bytes.
+
+    Every head begins at a byte of its own before the one it stands on: those of the first layer at 1, 2, 3 … back, each
+    further layer's where the one before ends. Heads that look everywhere at once would first have to find out that
+    spelling matters: they explain nothing of the broad colours of a picture after 100 steps, these a quarter.
+    """
+    reach = 0
+    for block in text_encoder.encoder.block:
+        attention = block.layer[0].SelfAttention
+        for head in range(attention.n_heads):
+            bucket = attention._relative_position_bucket(torch.tensor([[-(reach + head + 1)]]))
+            attention.relative_attention_bias.weight[int(bucket), head] += SPELLING
+        attention.q.weight.mul_(0.1)  # what is there should count less than where it is
+        reach += attention.n_heads - 1
 
 
 def exported(folder: Path) -> nn.ModuleDict:

@@ -111,7 +111,7 @@ class ClipsRecipe(Strict):
     transformer: dict[str, Any]  # of SkyReelsAudioTransformer3DModel
     text_encoder: dict[str, Any]  # of UMT5Config
     initial: Path | None = None
-    viseme_steps: int = 1500  # supervised steps of the audio projector before the transformer trains
+    supervised_steps: int = 1500  # before the transformer trains: the audio projector on visemes, text on broad colours
     viseme_weight: float = 0.1
     curriculum: Curriculum = Curriculum()
     generation_defaults: dict[
