@@ -62,16 +62,6 @@ def test_each_cache_skips_blocks_and_leaves_no_trace(cache, pipeline, portrait, 
     assert (video(pipeline, None, portrait, voice) == expected).all()
 
 
-def test_words_alone_are_not_served_what_belongs_to_the_speaking_video(pipeline, voice):
-    """The portrait is made first by the same transformer, in other steps and with other conditions."""
-    by_region = SkyReelsAudioPipeline(
-        **pipeline.components,
-        generation_defaults=pipeline.config["generation_defaults"] | {"animate": "mouth", "portrait_steps": 2},
-    )
-    expected = video(by_region, None, None, voice)
-    assert abs(video(by_region, Acceleration(), None, voice) - expected).max() <= 1
-
-
 @pytest.mark.parametrize("cache", ["none", "teacache"])
 def test_compiled_blocks_make_the_same_video(cache, pipe, portrait, voice):
     expected = video(pipe, Acceleration(cache), portrait, voice)

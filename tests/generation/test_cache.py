@@ -265,6 +265,17 @@ def test_constant_conditions_are_computed_once_and_change_nothing(image):
     assert torch.equal(run(TransformerVelocity(transformer), 4, conditions=conditions), plain)
 
 
+def test_what_is_kept_is_not_served_to_another_velocity():
+    """The pipeline makes a portrait from words with the same transformer, in the midst of it."""
+    transformer, other = make_transformer(), replace(make_conditions(), text_BSD=torch.ones(1, 6, 16))
+    plain = run(TransformerVelocity(transformer), 2, conditions=other)
+    velocity = ConstantConditions(TransformerVelocity(transformer), transformer)
+    kept = run(velocity, 2)
+    assert torch.equal(run(TransformerVelocity(transformer), 2, conditions=other), plain)
+    assert torch.equal(run(velocity, 2), kept)
+    velocity.close()
+
+
 def test_constant_conditions_stay_within_their_budget():
     transformer = make_transformer()
     plain = run(TransformerVelocity(transformer), 3)
