@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import wave
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from skyreels_audio import cli
+from skyreels_audio.bundled import bundled
 from skyreels_audio.cli.door import read_settings
 from skyreels_audio.cli.options import parse_size
 
@@ -29,7 +31,10 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     Image.new("RGB", (64, 80), (200, 150, 120)).save(tmp_path / "face.png")
     (tmp_path / "model" / "transformer").mkdir(parents=True)
     config = {"num_attention_heads": 4, "attention_head_dim": 64, "in_channels": 36, "out_channels": 16}
+    config = config | {"patch_size": [1, 2, 2]}
     (tmp_path / "model" / "transformer" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model" / "vae").mkdir()
+    (tmp_path / "model" / "vae" / "config.json").write_text("{}")
     (tmp_path / "model" / "model_index.json").write_text(json.dumps({"generation_defaults": {"fps": 20}}))
     return {
         "--image": tmp_path / "face.png",
@@ -79,6 +84,7 @@ SPOILED = {
     "output over input": ("--output", lambda folder: folder / "face.mp4", "face.png is an input"),
     "no checkpoint": ("--model", lambda folder: folder / "none", "none is not a checkpoint"),
     "half a latent": ("--size", lambda _: "100x130", "nearest to 100x130 is 96x128"),
+    "half a token": ("--size", lambda _: "257x300", "multiples of 32 pixels; the nearest to 257x300 is 256x288"),
     "no size": ("--size", lambda _: "big", "WIDTHxHEIGHT"),
     "size of three": ("--size", lambda _: "64x64x64", "WIDTHxHEIGHT"),
     "no frames": ("--fps", lambda _: "0", "--fps must be from 1 to 120"),
@@ -95,6 +101,18 @@ SPOILED = {
     "parallel words": ("--parallel", lambda _: "pipes=2", "write numbers for some of ulysses, ring, branch, window"),
     "device": ("--device", lambda _: "abacus", "--device abacus cannot be used"),
 }
+
+
+def test_a_checkpoint_with_a_truncated_file_is_named(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inputs["--model"] = tmp_path / "truncated"
+    shutil.copytree(bundled("weights/tiny"), inputs["--model"])
+    weights = inputs["--model"] / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert run(monkeypatch, "generate", *(word for pair in inputs.items() for word in pair)) == 2
+    assert re.search(r"Error: .*truncated cannot be loaded", capfd.readouterr().err.replace("\n", ""))
+    assert not inputs["--output"].exists()
 
 
 @pytest.mark.parametrize("case", SPOILED)

@@ -127,7 +127,7 @@ def choose_size(text: str | None, model: Path, picture: "np.ndarray | None") -> 
     if text is None:
         return None, None
     if text != "source":
-        return parse_size(text)
+        return parse_size(text, _side_step(model))
     if picture is None:
         raise InputError("--size source is the shape of a picture; without --image there is none.")
     settings = read_settings(model)

@@ -66,7 +66,7 @@ def generate(
     plan: Annotated[bool, typer.Option("--plan", help="Only print the estimated memory and time.")] = False,
 ) -> None:
     """Make a portrait, the speaker of a video, or a person from words speak; without options, the example portrait."""
-    from skyreels_audio.media import contact_sheet, read_image, write_image
+    from skyreels_audio.media import InputError, contact_sheet, read_image, write_image
 
     started = time.perf_counter()
     about_video = {"--face": face, "--extend": extend, "--landmarks": landmarks, "--hybrid-steps": hybrid_steps}
@@ -92,6 +92,8 @@ def generate(
         hybrid_steps=hybrid_steps,
         colour_strength=0.0 if video else colour_strength,
     )
+    if video and size and settings.animate != "everything":
+        raise InputError(f"--size does not go with --video: {model} edits a face in the size that it was trained at.")
     if plan:
         return typer.echo(door.estimate(model, settings, len(voice_n), memory))
     credentials = door.read_credentials(sign_key, sign_cert)

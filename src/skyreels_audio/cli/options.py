@@ -17,18 +17,18 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Width and height from "480x832", or from "256" for a square. Raises ``InputError``."""
+def parse_size(text: str, step: int = SIDE_STEP) -> tuple[int, int]:
+    """Width and height, multiples of ``step``, from "480x832", or from "256" for a square. Raises ``InputError``."""
     from skyreels_audio.media import InputError
 
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
         raise InputError(f"--size is WIDTHxHEIGHT or the side of a square, such as 256x384 or 256, not {text!r}.")
     width, height = int(sides[0]), int(sides[-1])
-    nearest = [max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP) for side in (width, height)]
+    nearest = [max(step, round(side / step) * step) for side in (width, height)]
     if [width, height] != nearest:
         near = f"{nearest[0]}x{nearest[1]}"
-        raise InputError(f"--size must be in multiples of {SIDE_STEP} pixels; the nearest to {text} is {near}.")
+        raise InputError(f"--size must be in multiples of {step} pixels; the nearest to {text} is {near}.")
     return width, height
 
 

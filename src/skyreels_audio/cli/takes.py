@@ -67,6 +67,7 @@ class Run:
         import diffusers
         import torch
         import transformers
+        from safetensors import SafetensorError
 
         from skyreels_audio import SkyReelsAudioPipeline
         from skyreels_audio.generation.lora import load_loras
@@ -83,7 +84,10 @@ class Run:
         for library in (diffusers.utils.logging, transformers.utils.logging):  # theirs would cut through our own bars
             library.set_verbosity_error()
             library.disable_progress_bar()
-        pipe = SkyReelsAudioPipeline.from_pretrained(str(self.model), dtype=getattr(torch, dtype))
+        try:
+            pipe = SkyReelsAudioPipeline.from_pretrained(str(self.model), dtype=getattr(torch, dtype))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(f"{self.model} cannot be loaded: {str(error).splitlines()[0]}") from error
         load_loras(pipe, self.loras)
         apply_memory_mode(pipe, self.memory, device)
         self.progress("load", 1, 1)

@@ -114,9 +114,9 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         settings = Settings(**{**self.config["generation_defaults"], **given})
         step = spatial_factor(self.vae) * self.transformer.config.patch_size[1]
         if settings.height % step or settings.width % step or min(settings.height, settings.width) <= 0:
-            nearest = [max(round(side / step), 1) * step for side in (settings.height, settings.width)]
+            nearest = [max(round(side / step), 1) * step for side in (settings.width, settings.height)]
             raise ValueError(
-                f"The size {settings.height}×{settings.width} (height × width) must be a multiple of {step}; "
+                f"The size {settings.width}×{settings.height} (width × height) must be a multiple of {step}; "
                 f"the nearest is {nearest[0]}×{nearest[1]}."
             )
         return settings

@@ -62,7 +62,7 @@ def set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> Ten
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=device)
     else:
         scheduler.set_timesteps(steps, device=device)
-    return scheduler.timesteps
+    return torch.as_tensor(scheduler.timesteps)
 
 
 @torch.no_grad()
