@@ -38,6 +38,9 @@ a distilled checkpoint has."""
 
 PAPER_THRESHOLD = 0.3
 
+KEPT_BYTES = {"cpu": 512 << 20}
+"""What `ConstantConditions` may keep, by kind of device: it grows with the video. Elsewhere 2 GB."""
+
 BATCH_TOKENS = 1024
 """Calls are batched up to so many tokens; larger ones fill a processor by themselves."""
 
@@ -122,7 +125,8 @@ def accelerated(pipe: Any, acceleration: Acceleration, settings: Settings) -> It
         if acceleration.compile or acceleration.spare_memory:  # hooks within the blocks do not compile
             yield lambda compose: Arranged(compose, velocity, *rest)
             return
-        with closing(ConstantConditions(velocity, transformer)) as constant:
+        most = KEPT_BYTES.get(pipe._execution_device.type, 2 << 30)
+        with closing(ConstantConditions(velocity, transformer, most)) as constant:
             yield lambda compose: Arranged(compose, constant, *rest)
 
 

@@ -4,7 +4,7 @@ Guidance and windows decide what to evaluate from the time and the conditions, n
 them with zeros for velocities records the calls of a step; a second pass reads the results.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -27,8 +27,8 @@ class Call:
 Compose = Callable[[Velocity], Velocity]
 """Puts guidance, windows and the like around a velocity."""
 
-Evaluate = Callable[[list[Call]], list[Tensor]]
-"""Evaluates calls; the velocities come in the order of the calls."""
+Evaluate = Callable[[list[Call]], Iterable[Tensor]]
+"""Evaluates calls; the velocities come in the order of the calls, each perhaps not made before it is asked for."""
 
 
 class Together:
@@ -67,16 +67,14 @@ class Batched:
         self.velocity = velocity
         self.most = most
 
-    def __call__(self, calls: list[Call]) -> list[Tensor]:
-        velocities: list[Tensor] = []
+    def __call__(self, calls: list[Call]) -> Iterator[Tensor]:
         for _, alike in groupby(calls, key=lambda call: shapes(call.conditions)):
             group = list(alike)
             for start in range(0, len(group), self.most):
                 batch = group[start : start + self.most]
                 latents_BCTHW = torch.cat([call.latents_BCTHW for call in batch])
                 joined = join([call.conditions for call in batch])
-                velocities += self.velocity(latents_BCTHW, batch[0].t, joined).chunk(len(batch))
-        return velocities
+                yield from self.velocity(latents_BCTHW, batch[0].t, joined).chunk(len(batch))
 
 
 def shapes(conditions: Conditions) -> tuple[tuple[int, ...] | None, ...]:
