@@ -70,13 +70,13 @@ def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path, monkey
     assert first == again != other
 
 
-def test_a_size_that_only_the_model_knows_to_be_wrong(
+def test_a_size_off_the_grid_of_tokens(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["skyreels-audio", *arguments(folder, tmp_path / "a.mp4", "--size", "48x32")])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert "Error: The size 32×48" in capfd.readouterr().err
+    assert "the nearest to 48x32 is 64x32" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -51,6 +51,7 @@ def recipe_path(tmp_path: Path) -> Path:
         "data": {
             "folder": str(tmp_path / "clips"),
             "shards": 1,
+            "held_out_shards": 1,
             "kinds": [{"source": "synthetic", "share": 1.0}],
         },
         "transformer": {

@@ -1,5 +1,6 @@
 """SkyReelsAudioPipeline: a picture, a video or a sentence, plus a voice → frames of a talking video."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,7 +24,7 @@ from skyreels_audio.generation.guidance import Guidance, Scale, Velocity, latent
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
 from skyreels_audio.generation.sampling import Hybrid, TransformerVelocity, sample, set_timesteps
-from skyreels_audio.generation.settings import Settings, check_audio, check_pictures
+from skyreels_audio.generation.settings import Settings, check_audio, check_pictures, fit_picture
 from skyreels_audio.generation.windows import Fusion, Windows
 from skyreels_audio.models import autoencoder, transformer
 from skyreels_audio.models.audio import SAMPLE_RATE, voice_activity
@@ -35,6 +36,8 @@ from skyreels_audio.models.wav2vec import hear
 # and in a module for the base class that tells how to load.
 for _module in (autoencoder, transformer):
     vars(_module).setdefault("ModelMixin", ModelMixin)
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with the phase ("portrait", "encode", "sample", "decode"), what is done of it, and all of it."""
@@ -192,10 +195,14 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         given = check_pictures(image, video, known, num_frames, settings)
         portrait, by_region = None, settings.animate != "everything"
         if video is None and by_region:
-            if given is None:
-                given = self.portray(prompt, negative_prompt, settings, generator, report)[None]
             own = self.settings()  # regions were learned in one size; the picture around them may have another
-            portrait = Portrait.find(given[0], settings.animate, (own.height, own.width))
+            size = own.height, own.width
+            if given is None:
+                shown = self.portray(prompt, negative_prompt, own, generator, report)
+                given = fit_picture(shown, settings.height, settings.width)[None]
+            portrait = Portrait.find(given[0], settings.animate, size)
+            if portrait is None and image is None:
+                log.warning("No face came of the words; the whole frame is animated.")
         if portrait is not None:
             given = np.repeat(portrait.aligned[None], 4 * (min(latents, settings.window) - 1) + 1, axis=0)
             known = np.repeat(~portrait.region[None], len(given), axis=0)

@@ -106,7 +106,7 @@ def check_pictures(
     if video is None:
         if known is not None:
             raise ValueError("known says which pixels of a video stay, but no video was given.")
-        return None if image is None else _fit(image, settings.height, settings.width)[None]
+        return None if image is None else fit_picture(image, settings.height, settings.width)[None]
     if image is not None or known is None:
         raise ValueError("To edit a video give video and known (which pixels stay), and no image.")
     size = (settings.height, settings.width)
@@ -120,7 +120,7 @@ def check_pictures(
     return video[:num_frames]
 
 
-def _fit(image: np.ndarray | Image.Image, height: int, width: int) -> np.ndarray:
+def fit_picture(image: np.ndarray | Image.Image, height: int, width: int) -> np.ndarray:
     """Crop the centre to the aspect of the video and resize: uint8 [height, width, 3]."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

@@ -61,15 +61,19 @@ def suitable(face: Face) -> bool:
     return lip_aperture(face.landmarks) < OPEN and max(abs(yaw), abs(pitch)) < STRAIGHT
 
 
-def animate_photograph(image: np.ndarray, face: Face, size: tuple[int, int] = (256, 256)) -> Subject:
+def animate_photograph(
+    image: np.ndarray, face: Face, size: tuple[int, int] = (256, 256), framed: bool = False
+) -> Subject:
     """The photograph (uint8 [H, W, 3]), cropped around its face to the shape of `size` (H, W), as a subject.
+
+    One that is `framed` already stays as it is.
 
     Raises ValueError if the mouth is wide open or the head turned away.
     """
     if not suitable(face):
         raise ValueError("This photograph cannot speak: it needs lips nearly closed and a face towards the camera.")
     rig = Rig.load()
-    picture, landmarks_L3 = _crop(image, face, size)
+    picture, landmarks_L3 = (image, face.landmarks[:468]) if framed else _crop(image, face, size)
     pose = Pose.of(rig, landmarks_L3)
     vertices_V3 = _fit(rig, pose, landmarks_L3)
     pixels_V3 = pose.to_picture(vertices_V3)
@@ -168,7 +172,7 @@ def _crop(image: np.ndarray, face: Face, size: tuple[int, int]) -> tuple[np.ndar
 def _fit(rig: Rig, pose: Pose, landmarks_L3: np.ndarray) -> np.ndarray:
     """The mean head bent so that its landmarks are the photograph's; lips, which touch in both, stay touching."""
     model = _mean_landmarks(rig)
-    shift = pose.to_rig(landmarks_L3[:, [0, 1, 2]]) - model
+    shift = pose.to_rig(landmarks_L3) - model
     shift[:, 1] *= 0.5  # depth is the network's guess
     lips = (shift[INNER_UPPER] + shift[INNER_LOWER]) / 2
     shift[INNER_UPPER] = shift[INNER_LOWER] = lips

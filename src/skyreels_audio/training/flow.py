@@ -29,10 +29,8 @@ class FlowTask:
         self.recipe, self.device = recipe, device
         kinds = [kind.source for kind in recipe.data.kinds]
         self.clips = ShardFolder(recipe.data.folder / "train", kinds)
+        precompute(recipe)
         self.clips.refresh()
-        if not self.clips.shards:  # else another process may still be adding to them
-            precompute(recipe)
-            self.clips.refresh()
         self.portraits = ShardFolder(recipe.data.folder / "portraits", kinds)
         held_out = ShardFolder(recipe.data.folder / "test", kinds)
         held_out.refresh()

@@ -42,14 +42,13 @@ def precompute(recipe: ClipsRecipe) -> None:
     """Make what is missing: the speech bank, then train and test shards. Returns at once when nothing is."""
     from tqdm import tqdm
 
-    if not any(recipe.speech.bank.glob("*.npz")):
-        speech_bank(recipe.speech.bank, recipe.speech.hours, recipe.seed, recipe.data.workers, recipe.data.videos)
     data = recipe.data
     counts = {"test": data.held_out_shards, "portraits": data.portrait_shards, "train": data.shards}
     jobs = [(split, n) for split, count in counts.items() for n in range(count)]
     missing = [job for job in jobs if not shard_path(recipe, *job).exists()]
     if not missing:
         return
+    speech_bank(recipe.speech.bank, recipe.speech.hours, recipe.seed, recipe.data.workers, recipe.data.videos)
     with ProcessPoolExecutor(recipe.data.workers, initializer=_single_thread) as pool:
         futures = [
             pool.submit(write_portraits, recipe, n)

@@ -54,6 +54,7 @@ def scene_of(
     manner = sample_manner(kind, rng)
     if kind.source == "photograph":
         assert recipe.data.photographs is not None
+        manner = replace(manner, expression="neutral")  # on top of its own, which no words tell
         subject = photograph(recipe.data.photographs, split, manner, rng)
     else:
         # Odd seeds are people of training, even seeds are held out.
@@ -132,12 +133,13 @@ def photograph(folder: Path, split: str, manner: Manner, rng: np.random.Generato
         return None
     size, place = jitter(rng)
     image, face = _framed(image, face, size, place)
-    # What the face looks like it keeps: words about it would be guesses.
-    return animate_photograph(image, face), caption(manner_attributes(replace(manner, expression="neutral")), rng)
+    if not suitable(face):  # now upright
+        return None
+    return animate_photograph(image, face, framed=True), caption(manner_attributes(manner), rng)
 
 
 def _framed(image: np.ndarray, face: faces.Face, size: float, place: np.ndarray) -> tuple[np.ndarray, faces.Face]:
-    """The photograph as `generate` aligns a portrait, but for a jitter; its colours varied, half of them mirrored."""
+    """The photograph as `generate` aligns a portrait, but for a jitter."""
     to_picture = placement(face.landmarks, (FINE, FINE))
     middle = FINE * np.array(MOUTH_CENTRE)
     to_picture = np.c_[to_picture[:, :2] / size, to_picture @ [*(middle - (middle + FINE * place) / size), 1.0]]

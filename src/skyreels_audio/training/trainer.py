@@ -73,6 +73,8 @@ def learning_rate(step: int, options: Optimisation) -> float:
 def save_state(state: State, folder: Path) -> None:
     """Write the state in parts under a temporary name, rename it, and only then remove the older ones."""
     partial, final = folder / "state.partial", folder / f"state-{state.step:07d}"
+    if final.exists():  # a step has one state
+        return
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     part: dict[str, Tensor] = {}
@@ -84,7 +86,6 @@ def save_state(state: State, folder: Path) -> None:
         part[name] = tensor
         size += tensor.nbytes
     save_file(part, partial / f"part-{count:02d}.safetensors")
-    shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     for old in folder.glob("state-*"):
         if old != final:
