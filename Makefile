@@ -1,11 +1,11 @@
-# make demo · make test · make check · make bench-model · make bench · make bench-render
+# make demo · make test · make check · make bench-model · make bench · make bench-gpu · make bench-render
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check bench bench-model bench-render
+.PHONY: demo test check bench bench-gpu bench-model bench-render
 
 demo: .venv/core
 	$(BIN)/skyreels-audio generate
@@ -22,9 +22,13 @@ check: .venv/development
 bench-model: .venv/development
 	$(BIN)/python benchmarks/model.py $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS))
 
-# How fast it is, each figure with its baseline in the same run → docs/performance.md.
+# How fast it is, each figure with its baseline in the same run; the chart of docs/performance.md.
 bench: .venv/development
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/speed.py --chart docs/performance.svg
+
+# A 14B model with random weights on one GPU, nothing downloaded → docs/results/gpu.md. MODEL=folder: what its cache skips.
+bench-gpu: .venv/development
+	$(BIN)/python benchmarks/gpu.py $(if $(MODEL),--model $(MODEL))
 
 bench-render: .venv/development
 	$(BIN)/python benchmarks/render_speed.py

@@ -11,7 +11,8 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,50 @@ from skyreels_audio.generation.guidance import Guidance, Scale, Velocity
 from skyreels_audio.generation.sampling import TransformerVelocity
 from skyreels_audio.media import VideoWriter, read_image
 
-PHASES = {"encode": "#4c78a8", "denoise": "#f58518", "decode": "#54a24b", "mux": "#b0b0b0"}
+BRANCHES = ("text and voice", "text alone", "nothing given")
+PHASES = {
+    "encode": "#4c78a8",
+    **dict(zip(BRANCHES, ("#d95f02", "#f58518", "#fdae6b"), strict=True)),
+    "rest of denoising": "#fdd0a2",
+    "decode": "#54a24b",
+    "mux": "#b0b0b0",
+}
 PLAIN = {"num_inference_steps": 50, "audio_guidance_scale": 4.5, "text_guidance_scale": 5.0}
 
 
 def clock() -> float:
     """Seconds for comparisons: processor time on a CPU, which others on the machine do not lengthen."""
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
+@contextmanager
+def branch_times(transformer: Any) -> Iterator[dict[str, float]]:
+    """Seconds within the transformer by guidance branch; those of a batch are shared equally among its rows."""
+    spent: dict[str, float] = dict.fromkeys(BRANCHES, 0.0)
+    started = 0.0
+
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def before(*_: Any) -> None:
+        nonlocal started
+        started = now()
+
+    def after(module: Any, args: Any, given: dict[str, Any], output: Any) -> None:
+        duration = now() - started
+        masks_BC = given["hidden_states"][:, module.config.out_channels :][:, :4].flatten(2).any(2)
+        heard_B, known_B = given["audio_hidden_states"].flatten(1).any(1), masks_BC.any(1)
+        for heard, known in zip(heard_B.tolist(), known_B.tolist(), strict=True):  # what is dropped is zeros
+            spent[BRANCHES[0 if heard else 1 if known else 2]] += duration / len(heard_B)
+
+    hooks = transformer.register_forward_pre_hook(before), transformer.register_forward_hook(after, with_kwargs=True)
+    try:
+        yield spent
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def video_times(pipe: Any, image: np.ndarray, voice: np.ndarray, **given: Any) -> dict[str, float]:
@@ -48,7 +86,8 @@ def video_times(pipe: Any, image: np.ndarray, voice: np.ndarray, **given: Any) -
         marks[phase, done == total] = time.perf_counter()
 
     start = time.perf_counter()
-    output = pipe(image, voice, **given, generator=torch.Generator().manual_seed(0), progress=progress)
+    with branch_times(pipe.transformer) as branches:
+        output = pipe(image, voice, **given, generator=torch.Generator().manual_seed(0), progress=progress)
     sampled = time.perf_counter()
     height, width = image.shape[:2]
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +102,8 @@ def video_times(pipe: Any, image: np.ndarray, voice: np.ndarray, **given: Any) -
     encoded = marks["encode", True]
     return {
         "encode": encoded - start,
-        "denoise": sampled - encoded,
+        **branches,
+        "rest of denoising": sampled - encoded - sum(branches.values()),
         "decode": end - sampled - encoding,
         "mux": encoding,
     }
@@ -133,23 +173,24 @@ def without_audio(velocity: Velocity) -> Velocity:
 
 
 def chart(rows: dict[str, dict[str, float]], path: Path) -> None:
-    """Stacked bars as SVG, one bar per row, a colour per phase."""
-    widest = max(sum(row.values()) for row in rows.values())
-    parts = []
+    """Stacked bars as SVG: one bar per row, all of one length, a colour per phase, seconds written at the end."""
+    parts, left = [], 10
+    for phase, colour in PHASES.items():
+        parts.append(f'<rect x="{left}" y="10" width="14" height="14" fill="{colour}"/>')
+        parts.append(f'<text x="{left + 20}" y="22">{phase}</text>')
+        left += 40 + 7 * len(phase)
     for index, (name, row) in enumerate(rows.items()):
-        left, top = 160.0, 40 + 34 * index
-        parts.append(f'<text x="150" y="{top + 16}" text-anchor="end">{name}</text>')
+        start, top, whole = 70.0, 40 + 34 * index, sum(row.values())
+        parts.append(f'<text x="60" y="{top + 16}" text-anchor="end">{name}</text>')
         for phase, seconds in row.items():
-            width = 520 * seconds / widest
-            parts.append(f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="22" fill="{PHASES[phase]}"/>')
-            left += width
-        parts.append(f'<text x="{left + 6:.1f}" y="{top + 16}">{sum(row.values()):.1f} s</text>')
-    for index, (phase, colour) in enumerate(PHASES.items()):
-        parts.append(f'<rect x="{160 + 110 * index}" y="10" width="14" height="14" fill="{colour}"/>')
-        parts.append(f'<text x="{180 + 110 * index}" y="22">{phase}</text>')
+            width = 600 * seconds / whole
+            parts.append(f'<rect x="{start:.1f}" y="{top}" width="{width:.1f}" height="22" fill="{PHASES[phase]}"/>')
+            start += width
+        parts.append(f'<text x="{start + 8:.1f}" y="{top + 16}">{whole:.1f} s</text>')
     style = 'font-family="sans-serif" font-size="13"'
-    size = f'width="760" height="{50 + 34 * len(rows)}"'
-    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{"".join(parts)}</svg>\n')
+    size = f'width="{max(left, 740)}" height="{50 + 34 * len(rows)}"'
+    ground = '<rect width="100%" height="100%" fill="white"/>'  # pages may be dark
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{ground}{"".join(parts)}</svg>\n')
 
 
 def best(measure: Callable[[], float], repeats: int = 3) -> float:

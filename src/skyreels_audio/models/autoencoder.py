@@ -123,6 +123,8 @@ class CausalVideoAutoencoder(ModelMixin, ConfigMixin):
         batch, _, latent_frames, rows, columns = z_BCTHW.shape
         past = torch.cat([z_BCTHW[:, :, :1], z_BCTHW[:, :, :-1]], 2)
         z, past = (v.transpose(1, 2).flatten(0, 1) for v in (z_BCTHW, past))  # [(B T), C, H, W]
+        # Channels last, as all that follows then is: convolutions need not reorder what they read.
+        z, past = (v.contiguous(memory_format=torch.channels_last) for v in (z, past))
 
         # Linear synthesis, laid out as cells of 4 × 4 pixels: [(B T), 3·4·4·4, 4H, 4W].
         side = PIXELS // FINE
