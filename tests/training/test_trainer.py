@@ -137,3 +137,9 @@ def test_a_recipe_extends_another(recipe_path, tmp_path):
 @pytest.mark.parametrize("name", ["tiny-vae", "tiny", "tiny-distill"])
 def test_the_projects_own_recipes_can_be_read(name):
     assert read_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml").optimisation.steps
+
+
+def test_defaults_of_the_export_are_checked_before_training(recipe_path):
+    recipe_path.write_text(recipe_path.read_text() + "generation_defaults: {num_steps: 3}\n")
+    with pytest.raises(InputError, match="num_steps"):
+        read_recipe(recipe_path)

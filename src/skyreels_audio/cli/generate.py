@@ -94,6 +94,10 @@ def generate(
     )
     if video and size and settings.animate != "everything":
         raise InputError(f"--size does not go with --video: {model} edits a face in the size that it was trained at.")
+    if image is None and video is None and cache in ("magcache", "taylorseer"):
+        raise InputError(
+            f"--cache {cache} counts the steps of one video; words alone make a portrait first: add --image."
+        )
     if plan:
         return typer.echo(door.estimate(model, settings, len(voice_n), memory))
     credentials = door.read_credentials(sign_key, sign_cert)

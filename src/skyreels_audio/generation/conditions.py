@@ -53,7 +53,7 @@ class Conditions:
         """Null the conditions ``names`` out of "text", "audio", "reference"; only in the batch ``rows_B`` if given.
 
         Text becomes the null text, audio features become zeros, the reference becomes zeros of which nothing is known
-        (its CLIP tokens too). Training and guidance both call this, so the model meets the nulls it was trained with.
+        (its CLIP tokens too). Training (`training.curriculum`) nulls them alike, so the model meets what it knows.
         """
         null_of = {
             "text": {"text_BSD": self.null_text_BSD},

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from skyreels_audio.media import InputError
 
@@ -114,10 +114,19 @@ class ClipsRecipe(Strict):
     supervised_steps: int = 1500  # before the transformer trains: the audio projector on visemes, text on broad colours
     viseme_weight: float = 0.1
     curriculum: Curriculum = Curriculum()
-    generation_defaults: dict[
-        str, int | float | str | list[str]
-    ] = {}  # of the exported checkpoint, see generation.settings
+    generation_defaults: dict[str, Any] = {}  # of the exported checkpoint, see generation.settings
     optimisation: Optimisation
+
+    @field_validator("generation_defaults")
+    @classmethod
+    def _are_settings(cls, given: dict[str, Any]) -> dict[str, Any]:
+        from skyreels_audio.generation.settings import Settings
+
+        try:
+            Settings(**given)
+        except TypeError as error:  # pydantic tells of values that are wrong, not of names
+            raise ValueError(str(error)) from None
+        return given
 
 
 class FlowRecipe(ClipsRecipe):
