@@ -32,7 +32,7 @@ from skyreels_audio.generation.guidance import Guidance, Scale, Velocity
 from skyreels_audio.generation.sampling import TransformerVelocity
 from skyreels_audio.media import VideoWriter, read_image
 
-BRANCHES = ("text and voice", "text alone", "nothing given")
+BRANCHES = ("text and voice", "without voice", "nothing given")
 PHASES = {
     "encode": "#4c78a8",
     **dict(zip(BRANCHES, ("#d95f02", "#f58518", "#fdae6b"), strict=True)),
