@@ -316,8 +316,8 @@ def test_projector_works_alone_and_hears_its_neighbourhood():
     features = voice()
     before = projector(features)
     assert before.shape == (2, TOKENS, 16)
-    features[:, 20] += 1
-    changed = (projector(features) != before).any(-1).any(0).nonzero().flatten()
+    features[:, 20, 0] += 1  # one channel: LayerNorm takes out again what is added to all of them
+    changed = ((projector(features) - before).abs().amax((0, 2)) > 1e-4).nonzero().flatten()
     assert changed.tolist() == [18, 19, 20, 21, 22]
 
 
