@@ -40,5 +40,5 @@ bench-render: .venv/development
 	touch $@
 
 .venv/development: .venv/core
-	$(INSTALL) --editable '.[train,synthetic,dev]'
+	$(INSTALL) --editable '.[app,train,synthetic,dev]'
 	touch $@

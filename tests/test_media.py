@@ -155,7 +155,8 @@ def test_any_colour_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     else:
         picture = picture.convert(mode)
     name = "a.tif" if mode in ("F", "YCbCr") else "a.jpg" if mode == "CMYK" else "a.png"
-    picture.save(tmp_path / name)
+    packed = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}  # Pillow 12 cannot read back its own raw YCbCr
+    picture.save(tmp_path / name, **packed)
     image = read_image(tmp_path / name)
     assert image.shape == (8, 8, 3) and image.dtype == np.uint8 and image.min() > 250
 
