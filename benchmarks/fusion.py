@@ -17,6 +17,7 @@ from table import Row, plain, write
 from workbench import Workbench
 
 from skyreels_audio import faces
+from skyreels_audio.evaluation.identity import identity_distances
 from skyreels_audio.generation.settings import Settings
 from skyreels_audio.generation.windows import Fusion, fusion_weights, plan_windows
 from skyreels_audio.media import read_audio, read_image
@@ -86,16 +87,10 @@ def _measure(bench: Workbench, image: np.ndarray, waveform: np.ndarray, mode: Fu
 def _distance(image: np.ndarray, frames: list[np.ndarray]) -> float | None:
     """Of the person in the frames to the one in the picture; None without faces or without the networks."""
     try:
-        from skyreels_audio.faces.identity import face_embedding, identity_distance
-
-        seen = [(picture, faces.detect_faces(picture)) for picture in (image, *frames)]
-        embeddings = [face_embedding(picture, found[0]) if found else None for picture, found in seen]
+        distances = identity_distances(image, frames)
     except ImportError:
         return None
-    reference, others = embeddings[0], [each for each in embeddings[1:] if each is not None]
-    if reference is None or not others:
-        return None
-    return float(np.mean([identity_distance(reference, each) for each in others]))
+    return float(distances.mean()) if len(distances) else None
 
 
 def _rows(mode: Fusion, measured: dict) -> list[Row]:

@@ -17,10 +17,10 @@ import torch
 from table import Row, plain, write
 from workbench import Workbench
 
-from skyreels_audio.evaluation.cast import drawn
-from skyreels_audio.evaluation.held_out import perform, true_video, voice
+from skyreels_audio.evaluation.held_out import speaking_motion, true_video, voice
 from skyreels_audio.evaluation.lips import CURVES, correlation, lip_curves
 from skyreels_audio.evaluation.quality import box_mask, psnr
+from skyreels_audio.evaluation.subjects import drawn
 from skyreels_audio.generation.editing import edit_video, plan_edit
 from skyreels_audio.media import VideoWriter
 from skyreels_audio.synthetic.motion import FPS
@@ -56,8 +56,8 @@ def _edit(bench: Workbench, number: int, hybrid_steps: int) -> dict[str, float]:
     """How near one dubbed clip comes to the truth."""
     subject, _ = drawn("test", number)
     own, dub = (voice(index, FRAMES / FPS) for index in (number, number + DUB))
-    source, own_curves = true_video(bench.renderer, subject, perform(own, number))
-    truth, curves = true_video(bench.renderer, subject, perform(dub, number))
+    source, own_curves = true_video(bench.renderer, subject, speaking_motion(own, number))
+    truth, curves = true_video(bench.renderer, subject, speaking_motion(dub, number))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source.mp4"
         with VideoWriter(path, bench.size[1], bench.size[0], FPS, crf=4) as writer:

@@ -10,8 +10,8 @@ from table import Row
 from workbench import Workbench
 
 from skyreels_audio import faces, media
-from skyreels_audio.evaluation.cast import drawn, photographed
-from skyreels_audio.evaluation.held_out import Voice, broken_voice, perform, portrait, true_video, voice
+from skyreels_audio.evaluation.held_out import Voice, broken_voice, portrait, speaking_motion, true_video, voice
+from skyreels_audio.evaluation.identity import identity_distances
 from skyreels_audio.evaluation.lips import (
     CURVES,
     correlation,
@@ -21,6 +21,7 @@ from skyreels_audio.evaluation.lips import (
     true_curves,
 )
 from skyreels_audio.evaluation.quality import box_mask, psnr, silence_ratio, static_mask
+from skyreels_audio.evaluation.subjects import drawn, photographed
 from skyreels_audio.synthetic.appearance import LOOKS
 from skyreels_audio.synthetic.captions import caption
 from skyreels_audio.synthetic.motion import FPS
@@ -80,7 +81,7 @@ def _speak(bench: Workbench, number: int) -> dict:
     said = voice(number, FRAMES / FPS)
     prompt = caption(known | SPEAKS, np.random.default_rng(number))
     frames = bench.generate(image, said.waveform, prompt, seed=number)
-    true, _ = true_video(bench.renderer, subject, perform(said, number))
+    true, _ = true_video(bench.renderer, subject, speaking_motion(said, number))
     lower = box_mask(true.lower_face_box_T4[0], image.shape)
     still = np.broadcast_to(image, true.frames.shape)
     return {
@@ -95,7 +96,7 @@ def _speak(bench: Workbench, number: int) -> dict:
 def _truth(bench: Workbench, number: int) -> dict:
     subject, _ = drawn("test", number, "realistic")
     image, landmarks = portrait(bench.renderer, subject)
-    shown, curves = true_video(bench.renderer, subject, perform(voice(number, FRAMES / FPS), number))
+    shown, curves = true_video(bench.renderer, subject, speaking_motion(voice(number, FRAMES / FPS), number))
     return {
         "curves": curves,
         "read": lip_curves(shown.frames, landmarks),
@@ -106,7 +107,7 @@ def _truth(bench: Workbench, number: int) -> dict:
 def _coded(bench: Workbench, number: int) -> dict:
     subject, _ = drawn("test", number, "realistic")
     image, landmarks = portrait(bench.renderer, subject)
-    shown, _ = true_video(bench.renderer, subject, perform(voice(number, FRAMES / FPS), number))
+    shown, _ = true_video(bench.renderer, subject, speaking_motion(voice(number, FRAMES / FPS), number))
     frames, still = bench.through_autoencoder(shown.frames), np.broadcast_to(image, shown.frames.shape)
     return {
         "read": lip_curves(frames, landmarks),
@@ -116,15 +117,12 @@ def _coded(bench: Workbench, number: int) -> dict:
 
 
 def _embedding_distance(image: np.ndarray, frames_FHWC: np.ndarray) -> float | None:
-    """Of five frames to the picture, where both show a face; None without the networks."""
+    """Mean over five frames of the distance to the picture, where both show a face; None without the networks."""
     try:
-        from skyreels_audio.faces.identity import face_embedding, identity_distance
-
-        found = [(frame, faces.detect_faces(frame)) for frame in (image, *frames_FHWC[:: len(frames_FHWC) // 5][:5])]
-        embeddings = [face_embedding(frame, seen[0]) for frame, seen in found if seen]
+        distances = identity_distances(image, frames_FHWC[:: len(frames_FHWC) // 5][:5])
     except ImportError:
         return None
-    return float(np.mean([identity_distance(embeddings[0], e) for e in embeddings[1:]])) if embeddings[1:] else None
+    return float(distances.mean()) if len(distances) else None
 
 
 def pictures(bench: Workbench) -> list[Row]:
@@ -151,9 +149,9 @@ def pictures(bench: Workbench) -> list[Row]:
 def _photographs(bench: Workbench) -> Iterator[tuple[str, Subject, np.ndarray]]:
     if bench.photographs is None:
         return
-    cast, seen = photographed(bench.photographs, "test", np.random.default_rng(0)), set()
+    subjects, seen = photographed(bench.photographs, "test", np.random.default_rng(0)), set()
     while len(seen) < (3 if bench.quick else 8):
-        subject, name = next(cast)
+        subject, name = next(subjects)
         if name in seen:
             return
         seen.add(name)
@@ -179,7 +177,7 @@ def _picture(bench: Workbench, subject: Subject | None, image: np.ndarray, said:
 
 
 def _true_picture(bench: Workbench, subject: Subject | None, image: np.ndarray, said: Voice, number: int) -> dict:
-    motion = perform(said, number)
+    motion = speaking_motion(said, number)
     aperture = [] if subject is None else lip_aperture_curve(bench.renderer.render(subject, motion).frames)
     return {"jaw": true_curves(motion.weights_TK)[:, JAW], "aperture": aperture}
 
@@ -208,7 +206,7 @@ def _true_silence(bench: Workbench, number: int) -> dict:
     subject, _ = drawn("test", number, "realistic")
     _, landmarks = portrait(bench.renderer, subject)
     said = broken_voice(number)
-    shown, _ = true_video(bench.renderer, subject, perform(said, number))
+    shown, _ = true_video(bench.renderer, subject, speaking_motion(said, number))
     return {"ratio": silence_ratio(lip_curves(shown.frames, landmarks)[:, JAW], said.silent_F)}
 
 

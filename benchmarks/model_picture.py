@@ -10,10 +10,10 @@ from table import Row
 from workbench import Workbench
 
 from skyreels_audio import faces, media
-from skyreels_audio.evaluation.attributes import background_colour, classify, head_motion
-from skyreels_audio.evaluation.cast import drawn
-from skyreels_audio.evaluation.held_out import perform, portrait, voice
+from skyreels_audio.evaluation.attributes import background_colour, classify, head_gesture
+from skyreels_audio.evaluation.held_out import portrait, speaking_motion, voice
 from skyreels_audio.evaluation.quality import box_mask, psnr, ssim, static_mask
+from skyreels_audio.evaluation.subjects import drawn
 from skyreels_audio.synthetic.captions import Attributes, caption, manner_attributes
 from skyreels_audio.synthetic.motion import FPS, Manner
 from skyreels_audio.synthetic.subject import Subject
@@ -42,7 +42,7 @@ def autoencoder(bench: Workbench) -> list[Row]:
 
 def _coded_drawn(bench: Workbench, number: int) -> dict:
     manner = Manner(("neutral", "smiling", "surprised")[number % 3], "lively", blinks=True, upper_face=True)
-    motion = perform(voice(number, CODED_FRAMES / FPS), number, manner)
+    motion = speaking_motion(voice(number, CODED_FRAMES / FPS), number, manner)
     frames = bench.renderer.render(drawn("test", 300 + number)[0], motion).frames
     coded = bench.through_autoencoder(frames)
     return {"psnr": psnr(coded, frames), "ssim": ssim(coded[-1], frames[-1])}
@@ -151,7 +151,7 @@ def _directed(bench: Workbench, number: int) -> dict:
 
 def _true_directions(bench: Workbench, number: int) -> dict:
     said, subject = voice(number, PROMPT_FRAMES / FPS), drawn("test", number)[0]
-    shown = [bench.renderer.render(subject, perform(said, number, manner)).frames for manner in MANNERS]
+    shown = [bench.renderer.render(subject, speaking_motion(said, number, manner)).frames for manner in MANNERS]
     return {"seen": [_seen(frames, manner) for frames, manner in zip(shown, MANNERS, strict=True)]}
 
 
@@ -163,7 +163,7 @@ def _seen(frames_FHWC: np.ndarray, manner: Manner) -> dict:
     landmarks = [face.landmarks for face in tracks[0].faces if face is not None]
     shown = frames_FHWC[tracks[0].frames]
     words = classify(shown[::4], landmarks[::4])
-    motion = head_motion(landmarks)
+    motion = head_gesture(landmarks)
     return {
         "expression": float(words["expression"] == manner.expression),
         "motion": float(motion == (manner.gesture or "still")),

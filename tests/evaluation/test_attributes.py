@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skyreels_audio.evaluation.attributes import WORDS, background_colour, classify, head_motion
+from skyreels_audio.evaluation.attributes import WORDS, background_colour, classify, head_gesture
 
 
 def heads(across: float, up: float, hertz: float = 1.6, frames: int = 65) -> list[np.ndarray]:
@@ -14,11 +14,11 @@ def heads(across: float, up: float, hertz: float = 1.6, frames: int = 65) -> lis
 
 @pytest.mark.parametrize(("across", "up", "word"), [(0, 0, "still"), (0.001, 0.05, "nodding"), (0.05, 0.01, "shaking")])
 def test_head_motion_by_where_the_nose_swings(across, up, word):
-    assert head_motion(heads(across, up)) == word
+    assert head_gesture(heads(across, up)) == word
 
 
 def test_slow_drift_is_no_gesture():
-    assert head_motion(heads(0.03, 0.02, hertz=0.1, frames=250)) == "still"
+    assert head_gesture(heads(0.03, 0.02, hertz=0.1, frames=250)) == "still"
 
 
 def test_background_colour_of_a_plain_wall():
@@ -29,8 +29,8 @@ def test_background_colour_of_a_plain_wall():
 
 def test_words_of_people_nobody_has_seen():
     pytest.importorskip("moderngl")
-    from skyreels_audio.evaluation.cast import drawn
     from skyreels_audio.evaluation.held_out import portrait
+    from skyreels_audio.evaluation.subjects import drawn
     from skyreels_audio.synthetic.render import Renderer
 
     renderer, right = Renderer(256), []

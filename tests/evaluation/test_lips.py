@@ -61,8 +61,8 @@ def test_the_regressor_is_small():
 def performance():
     """Two seconds of a person nobody has seen: frames, landmarks at rest, true curves."""
     pytest.importorskip("moderngl")
-    from skyreels_audio.evaluation.cast import drawn
     from skyreels_audio.evaluation.held_out import portrait, true_video
+    from skyreels_audio.evaluation.subjects import drawn
     from skyreels_audio.synthetic.motion import Motion
     from skyreels_audio.synthetic.render import Renderer
     from skyreels_audio.synthetic.rig import ACTIONS

@@ -61,7 +61,7 @@ def classify(frames_FHWC: np.ndarray, landmarks_F: list[np.ndarray]) -> dict[str
     return {name: WORDS[name][int(score.argmax())] for name, score in scores.items()}
 
 
-def head_motion(landmarks_F: list[np.ndarray], fps: float = 25.0) -> str:
+def head_gesture(landmarks_F: list[np.ndarray], fps: float = 25.0) -> str:
     """ "still", "nodding" or "shaking": where the nose goes back and forth once or twice a second."""
     height = float(np.median([face_height(points) for points in landmarks_F]))
     nose_F2 = np.stack([faces.as_68(points)[NOSE_TIP] for points in landmarks_F]) / height
@@ -120,7 +120,7 @@ def examples(people: int, seed: int) -> tuple[np.ndarray, list[dict[str, str | N
     """Features and words of drawn people: each neutral and smiling, with a mouth that speaks."""
     from tqdm import tqdm
 
-    from skyreels_audio.evaluation.cast import drawn
+    from skyreels_audio.evaluation.subjects import drawn
     from skyreels_audio.synthetic.motion import Manner, animate
     from skyreels_audio.synthetic.render import Renderer
     from skyreels_audio.synthetic.visemes import VISEME_CHANNELS

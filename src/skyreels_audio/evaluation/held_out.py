@@ -12,7 +12,7 @@ from skyreels_audio.evaluation.lips import true_curves
 from skyreels_audio.synthetic.motion import FPS, Manner, Motion, animate
 from skyreels_audio.synthetic.render import Rendered, Renderer
 from skyreels_audio.synthetic.rig import ACTIONS
-from skyreels_audio.synthetic.speech import RATE, Utterance, concatenate, cut
+from skyreels_audio.synthetic.speech import RATE, Phoneme, Utterance, concatenate, cut
 from skyreels_audio.synthetic.subject import Subject
 from skyreels_audio.synthetic.visemes import CURVE_RATE, curves, loudness
 
@@ -26,6 +26,7 @@ class Voice:
 
     waveform: np.ndarray  # float32 [n] at 16 kHz
     visemes: np.ndarray  # float32 [m, 9] at 100 Hz
+    phonemes: tuple[Phoneme, ...]
 
     @property
     def frames(self) -> int:
@@ -68,10 +69,11 @@ def broken_voice(number: int) -> Voice:
 def _voice(utterance: Utterance, start: float, seconds: float | None) -> Voice:
     visemes, seconds = curves(utterance), utterance.duration - start if seconds is None else seconds
     first, count = round(start * CURVE_RATE), int(np.ceil(seconds * CURVE_RATE))
-    return Voice(cut(utterance, start, seconds).waveform, visemes[first : first + count])
+    said = cut(utterance, start, seconds)
+    return Voice(said.waveform, visemes[first : first + count], said.phonemes)
 
 
-def perform(said: Voice, number: int, manner: Manner = CALM) -> Motion:
+def speaking_motion(said: Voice, number: int, manner: Manner = CALM) -> Motion:
     """How the person of a clip moves when saying it."""
     return animate(said.visemes, loudness(said.waveform), np.random.default_rng([number, 13]), manner, said.frames)
 

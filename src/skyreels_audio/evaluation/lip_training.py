@@ -32,12 +32,12 @@ def train(
 
     folder = output.with_suffix(".crops")
     folder.mkdir(parents=True, exist_ok=True)
-    stage = None
+    sampler = None
     for person in tqdm(range(people), desc="mouths"):
         path = folder / f"{person:04d}.npz"
         if not path.exists():
-            stage = stage or Stage(speech, photographs)
-            crops, curves = stage.example(person, np.random.default_rng([seed, person]))
+            sampler = sampler or CropSampler(speech, photographs)
+            crops, curves = sampler.example(person, np.random.default_rng([seed, person]))
             with (partial := path.with_suffix(".partial")).open("wb") as file:
                 np.savez(file, crops=crops, curves=curves)
             partial.rename(path)
@@ -48,8 +48,8 @@ def train(
     return model
 
 
-class Stage:
-    """Where people of the training split speak."""
+class CropSampler:
+    """Renders mouths of people of the training split."""
 
     def __init__(self, speech: Path, photographs: Path | None) -> None:
         from skyreels_audio.synthetic.bank import SpeechBank
@@ -59,7 +59,7 @@ class Stage:
 
     def example(self, person: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Crops of POSES frames, clean and then coded [2·POSES, S, S, 3], and their curves [2·POSES, C]."""
-        from skyreels_audio.evaluation.cast import drawn, photographed
+        from skyreels_audio.evaluation.subjects import drawn, photographed
         from skyreels_audio.synthetic.motion import Motion, animate, sample_manner
         from skyreels_audio.synthetic.visemes import loudness
 

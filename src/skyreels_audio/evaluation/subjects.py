@@ -1,4 +1,4 @@
-"""Whom the measures look at: drawn people and animated photographs, as the renderer's subjects."""
+"""Whom the metrics are measured on: drawn people and animated photographs, as the renderer's subjects."""
 
 from collections.abc import Iterator
 from pathlib import Path
