@@ -24,7 +24,7 @@ def drawn(split: str, number: int, look: str | None = None) -> tuple[Subject, At
     from skyreels_audio.synthetic.captions import background_attributes, person_attributes
     from skyreels_audio.synthetic.person import dress
     from skyreels_audio.synthetic.rig import Rig
-    from skyreels_audio.training.scenes import aligned
+    from skyreels_audio.training.rendered.scenes import aligned
 
     seed = FIRST_SEED + 2 * number + (split == "test")
     identity = Rig.load().identity(seed)

@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from skyreels_audio.training.recipe import AutoencoderRecipe, DistilRecipe, FlowRecipe, Optimisation, read_recipe
+from skyreels_audio.training.options import Optimisation
+from skyreels_audio.training.recipe import AutoencoderRecipe, Recipe, read_recipe
+from skyreels_audio.training.rendered.recipe import RenderedDistilRecipe
 
 PART_BYTES = 15 << 20  # a state travels in parts that fit through narrow channels
 
@@ -194,15 +196,15 @@ def train(recipe_path: Path, minutes: float | None = None, device: str | None = 
     return exported
 
 
-def make_task(recipe: AutoencoderRecipe | FlowRecipe | DistilRecipe, device: torch.device) -> Task:
+def make_task(recipe: Recipe, device: torch.device) -> Task:
     if isinstance(recipe, AutoencoderRecipe):
         from skyreels_audio.training.autoencoder import AutoencoderTask
 
         return AutoencoderTask(recipe, device)
-    if isinstance(recipe, DistilRecipe):
-        from skyreels_audio.training.distil import DistilTask
+    if isinstance(recipe, RenderedDistilRecipe):
+        from skyreels_audio.training.rendered.distil import DistilTask
 
         return DistilTask(recipe, device)
-    from skyreels_audio.training.flow import FlowTask
+    from skyreels_audio.training.rendered.flow import FlowTask
 
     return FlowTask(recipe, device)

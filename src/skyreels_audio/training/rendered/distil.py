@@ -14,16 +14,16 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from skyreels_audio.generation.sampling import set_timesteps
-from skyreels_audio.training.curriculum import Sample
-from skyreels_audio.training.flow import FlowTask, exported
-from skyreels_audio.training.loss import flow_loss, interpolate
-from skyreels_audio.training.recipe import DistilRecipe
+from skyreels_audio.training.rendered.curriculum import Sample
+from skyreels_audio.training.rendered.flow import FlowTask, exported
+from skyreels_audio.training.rendered.loss import flow_loss, interpolate
+from skyreels_audio.training.rendered.recipe import RenderedDistilRecipe
 
 
 class DistilTask(FlowTask):
     """`FlowTask` whose target is where the teacher's guided steps lead; single frames from words stay as they were."""
 
-    def __init__(self, recipe: DistilRecipe, device: torch.device) -> None:
+    def __init__(self, recipe: RenderedDistilRecipe, device: torch.device) -> None:
         super().__init__(recipe.model_copy(update={"initial": recipe.distillation.teacher}), device)
         self.options = recipe.distillation
         self.teacher = exported(recipe.distillation.teacher).to(device).eval().requires_grad_(False)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from skyreels_audio.faces.framing import REGIONS, region_mask
-from skyreels_audio.training.curriculum import Sample, compose
-from skyreels_audio.training.recipe import Curriculum
-from tests.training.conftest import LATENTS, noise_clips
+from skyreels_audio.training.rendered.curriculum import Sample, compose
+from skyreels_audio.training.rendered.recipe import Curriculum
+from tests.training.rendered.conftest import LATENTS, noise_clips
 
 
 def sample(region: str | None = None, seed: int = 0, drop: float = 0.0) -> Sample:

@@ -20,9 +20,9 @@ from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 from skyreels_audio.synthetic.bank import SpeechBank, speech_bank
 from skyreels_audio.synthetic.speech import augment
 from skyreels_audio.synthetic.visemes import VISEME_CHANNELS, loudness
-from skyreels_audio.training.data import AUDIO_MARGIN, Clips
-from skyreels_audio.training.recipe import ClipShare, ClipsRecipe
-from skyreels_audio.training.scenes import Scene, posed, scene_of
+from skyreels_audio.training.rendered.clips import AUDIO_MARGIN, Clips
+from skyreels_audio.training.rendered.recipe import ClipShare, ClipsRecipe
+from skyreels_audio.training.rendered.scenes import Scene, posed, scene_of
 
 CLIPS_PER_UTTERANCE = 8
 CURVES_PER_FRAME = 4  # viseme curves are at 100 Hz, frames at 25

@@ -13,7 +13,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.models.audio import trim_whisper
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
-from skyreels_audio.training.recipe import ClipsRecipe
+from skyreels_audio.training.rendered.recipe import ClipsRecipe
 
 
 def export_pipeline(

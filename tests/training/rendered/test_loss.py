@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyreels_audio.training.loss import flow_loss, interpolate, loss_region, sample_sigmas
+from skyreels_audio.training.rendered.loss import flow_loss, interpolate, loss_region, sample_sigmas
 
 
 def test_clean_error_over_sigma_is_the_velocity_error():

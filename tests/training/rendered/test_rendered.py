@@ -9,8 +9,8 @@ import yaml
 
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError
-from skyreels_audio.training.distil import DistilTask
 from skyreels_audio.training.recipe import read_recipe
+from skyreels_audio.training.rendered.distil import DistilTask
 from skyreels_audio.training.trainer import PART_BYTES, fit, learning_rate, make_task, train
 
 
@@ -93,7 +93,7 @@ def test_recipes_are_strict(recipe_path):
 def distil_recipe(recipe_path, tmp_path, **distillation):
     """The recipe that distils what ``recipe_path`` trains."""
     values = yaml.safe_load(recipe_path.read_text())
-    values |= {"task": "distil", "output": str(tmp_path / "student")}
+    values |= {"task": "rendered-distil", "output": str(tmp_path / "student")}
     values |= {"distillation": {"teacher": str(train(recipe_path))} | distillation}
     path = tmp_path / "distil.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -136,7 +136,7 @@ def test_a_recipe_extends_another(recipe_path, tmp_path):
 
 @pytest.mark.parametrize("name", ["tiny-vae", "tiny", "tiny-distill"])
 def test_the_projects_own_recipes_can_be_read(name):
-    assert read_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml").optimisation.steps
+    assert read_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml").optimisation.steps
 
 
 def test_defaults_of_the_export_are_checked_before_training(recipe_path):

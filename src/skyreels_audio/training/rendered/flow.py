@@ -10,11 +10,11 @@ from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
-from skyreels_audio.training.curriculum import Sample, compose
-from skyreels_audio.training.data import Clips, ShardFolder
-from skyreels_audio.training.loss import flow_loss, interpolate, loss_region, sample_sigmas
-from skyreels_audio.training.precompute import precompute
-from skyreels_audio.training.recipe import ClipsRecipe
+from skyreels_audio.training.rendered.clips import Clips, ShardFolder
+from skyreels_audio.training.rendered.curriculum import Sample, compose
+from skyreels_audio.training.rendered.loss import flow_loss, interpolate, loss_region, sample_sigmas
+from skyreels_audio.training.rendered.recipe import ClipsRecipe
+from skyreels_audio.training.rendered.render import precompute
 
 COARSE = 8, 2  # what captions are first read for: so many channels, the coarsest, averaged over so many cells a side
 SPELLING = 12.0  # logit of the byte that a head of the text encoder starts at
@@ -199,7 +199,7 @@ class FlowTask:
         return results
 
     def export(self, averaged: nn.ModuleDict, folder: Path) -> None:
-        from skyreels_audio.training.export import export_pipeline
+        from skyreels_audio.training.rendered.export import export_pipeline
 
         export_pipeline(averaged, self.recipe, self.tokenizer, TEXT_TOKENS, folder)
 

@@ -15,10 +15,10 @@ from skyreels_audio.faces.align import placement
 from skyreels_audio.faces.framing import MOUTH_CENTRE
 from skyreels_audio.faces.warp import invert, warp
 from skyreels_audio.synthetic.motion import Manner, Motion, animate
-from skyreels_audio.training.recipe import ClipShare, ClipsRecipe
+from skyreels_audio.training.rendered.recipe import ClipShare, ClipsRecipe
 
 if TYPE_CHECKING:
-    from skyreels_audio.training.precompute import Speech
+    from skyreels_audio.training.rendered.render import Speech
 
 STILLS = 3  # the face at rest or the photograph, the first frame, a frame from anywhere
 GESTURE_SHARE = 0.25  # of clips whose head moves
@@ -222,8 +222,8 @@ def recorded(folder: Path, split: str, frames: int, size: int, rng: np.random.Ge
     from skyreels_audio.synthetic.captions import caption
     from skyreels_audio.synthetic.visemes import VISEME_CHANNELS
     from skyreels_audio.training.autoencoder import VIDEO_TYPES, files_of
-    from skyreels_audio.training.data import AUDIO_MARGIN
-    from skyreels_audio.training.precompute import Speech
+    from skyreels_audio.training.rendered.clips import AUDIO_MARGIN
+    from skyreels_audio.training.rendered.render import Speech
 
     paths = files_of(folder, VIDEO_TYPES, test=split == "test")
     everything, found, waveform = _recording(paths[int(rng.integers(len(paths)))], size)

@@ -9,7 +9,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
-from skyreels_audio.training.data import AUDIO_MARGIN, Clips
+from skyreels_audio.training.rendered.clips import AUDIO_MARGIN, Clips
 
 CHANNELS, LATENTS, AUDIO_DIM = 4, 3, 16
 FRAMES = 4 * (LATENTS - 1) + 1
@@ -44,7 +44,7 @@ def recipe_path(tmp_path: Path) -> Path:
     WhisperEncoder(config).save_pretrained(tmp_path / "whisper")
     WhisperFeatureExtractor().save_pretrained(tmp_path / "whisper")
     recipe = {
-        "task": "flow",
+        "task": "rendered-flow",
         "output": str(tmp_path / "run"),
         "autoencoder": str(tmp_path / "vae"),
         "speech": {"bank": str(tmp_path / "bank"), "whisper": str(tmp_path / "whisper")},

@@ -8,8 +8,8 @@ from torch import Tensor
 from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.models.rope import TOKENS_PER_SECOND, latent_positions, token_positions
-from skyreels_audio.training.data import AUDIO_MARGIN, Clips
-from skyreels_audio.training.recipe import Curriculum
+from skyreels_audio.training.rendered.clips import AUDIO_MARGIN, Clips
+from skyreels_audio.training.rendered.recipe import Curriculum
 
 TOKENS_PER_FRAME = TOKENS_PER_SECOND // 25
 
