@@ -20,8 +20,8 @@ from workbench import Workbench
 
 from skyreels_audio.evaluation.lips import correlation, curve_agreement, lip_aperture_curve
 from skyreels_audio.evaluation.quality import movement, psnr
-from skyreels_audio.generation.editing import CRF, SAMPLE_RATE, edit_video, plan_edit
-from skyreels_audio.media import VideoWriter, read_audio, read_video
+from skyreels_audio.generation.editing import CRF, edit_video, plan_edit
+from skyreels_audio.media import SAMPLE_RATE, VideoWriter, read_audio, read_video
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = 45.0  # dB: issue's bar for what is not edited, after encoding

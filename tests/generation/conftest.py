@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
-from skyreels_audio.models.audio import AudioEncoder
+from skyreels_audio.models.audio_features import AudioEncoder
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 

@@ -17,15 +17,15 @@ from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError
+from skyreels_audio.models.audio_features import encode_audio_features, loudness_gain
 from skyreels_audio.models.convert import convert_audio_model
 from skyreels_audio.models.convert.audio_models import audio_config, read_audio_weights
 from skyreels_audio.models.convert.encoders import convert_image_encoder, convert_text_encoder
 from skyreels_audio.models.convert.tensors import write_shards
 from skyreels_audio.models.convert.transformer import read_backbone, with_audio
-from skyreels_audio.models.frame_audio import fantasytalking_windows
 from skyreels_audio.models.rope import latent_positions
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
-from skyreels_audio.models.wav2vec import hear, loudness_gain
+from skyreels_audio.models.windowed_audio_attention import fantasytalking_windows
 
 DATA = Path(__file__).parents[1] / "data"
 RECORDED = np.load(DATA / "public_models.npz")
@@ -183,20 +183,20 @@ def voice() -> np.ndarray:
 def test_wav2vec_features_are_the_authors(wav2vec, model):
     recorded = np.load(DATA / "wav2vec.npz")[model]
     expected = torch.from_numpy(recorded).flatten(1) if model == "multitalk" else torch.from_numpy(recorded)[0]
-    features, positions = hear(voice(), *wav2vec, frame_window=model, fps=25)
+    features, positions = encode_audio_features(voice(), *wav2vec, frame_window=model, fps=25)
     assert features.shape == expected.shape and len(positions) == len(features)
     assert (features - expected).abs().max() / expected.abs().max() <= 1e-5
-    again, _ = hear(voice(), *wav2vec, frame_window=model, fps=25)
+    again, _ = encode_audio_features(voice(), *wav2vec, frame_window=model, fps=25)
     assert (again == features).all()  # the resampling leaves no trace in the encoder
 
 
 def test_positions_cover_the_sound(wav2vec):
     for fps in (23.0, 25.0):
         for model in ("multitalk", "fantasytalking"):
-            _, positions = hear(voice(), *wav2vec, frame_window=model, fps=fps)
+            _, positions = encode_audio_features(voice(), *wav2vec, frame_window=model, fps=fps)
             step = float(positions[1])
             assert positions[0] == 0 and abs(float(positions[-1]) + step - 1.337 * 50) <= step
-    assert len(hear(voice()[:50], *wav2vec, frame_window="multitalk", fps=25)[0]) == 1
+    assert len(encode_audio_features(voice()[:50], *wav2vec, frame_window="multitalk", fps=25)[0]) == 1
 
 
 def test_loudness_is_that_of_pyloudnorm():

@@ -174,7 +174,7 @@ class TestTime:
         positions = token_positions(TOKENS)
         tokens = model.audio_projector(voice())
         contexts = [
-            model.listen(voice(), (FRAMES, 2, 3), positions[index])._replace(tokens_BAE=tokens[:, index])
+            model.audio_context(voice(), (FRAMES, 2, 3), positions[index])._replace(tokens_BAE=tokens[:, index])
             for index in (torch.arange(TOKENS), order)
         ]
         hidden = torch.randn(2, FRAMES * 6, 24)
@@ -186,7 +186,7 @@ class TestTime:
         model = wake(transformer(audio_window=6.0, num_layers=1))
         attention = audio_attention(model)
         audio = token_positions(TOKENS).expand(2, TOKENS) if batched else token_positions(TOKENS)
-        context = model.listen(voice(), (FRAMES, 1, 1), audio)
+        context = model.audio_context(voice(), (FRAMES, 1, 1), audio)
         hidden = torch.randn(2, FRAMES, 24)
         before = attention(hidden, context)
         for frame, position in enumerate(latent_positions(FRAMES)):
@@ -200,7 +200,7 @@ class TestTime:
     def test_a_latent_that_reaches_no_audio_hears_nothing(self):
         model = wake(transformer(audio_window=6.0))
         attention = audio_attention(model)
-        context = model.listen(voice(), (FRAMES, 1, 1), video_positions=torch.tensor([-500.0, 5.0, 13.0]))
+        context = model.audio_context(voice(), (FRAMES, 1, 1), video_positions=torch.tensor([-500.0, 5.0, 13.0]))
         output = attention(torch.randn(2, FRAMES, 24), context)
         assert torch.equal(output[:, 0], attention.to_out.get_parameter("0.bias").expand(2, -1))
         (gradient,) = torch.autograd.grad(output[:, 0].sum(), context.tokens_BAE)
@@ -214,7 +214,7 @@ class TestAlignment:
         model = transformer(num_attention_heads=4, attention_head_dim=64, audio_dim=32)
         offsets = model.initialise_audio_alignment(reach=8)
         video, audio = torch.tensor([100.0, 50.0, 75.5]), torch.arange(0, 160, 0.5, dtype=torch.float64)
-        context = model.listen(torch.randn(2, len(audio), 32), (FRAMES, 6, 6), audio, video)
+        context = model.audio_context(torch.randn(2, len(audio), 32), (FRAMES, 6, 6), audio, video)
         for block, offsets_N in enumerate(offsets):
             attention = audio_attention(model, block)
             query = attention.query(torch.randn(2, FRAMES * 36, 256), context.query_rotary)

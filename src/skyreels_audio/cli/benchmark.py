@@ -33,13 +33,13 @@ def benchmark(
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option()] = "auto",
 ) -> None:
     """Time a video on this machine, phase by phase; or fit the step caches to a checkpoint."""
-    from skyreels_audio.media import InputError, read_image
+    from skyreels_audio.media import SAMPLE_RATE, InputError, read_image
 
     if door.processes() > 1:
         raise InputError("benchmark is for one process; what torchrun starts is generate.")
     model = model or bundled("weights/tiny")
     picture = read_image(image or bundled("examples/portrait.png"))
-    voice_n = door.read_voice(audio or bundled("examples/voice.wav"))[: round(16_000 * seconds)]
+    voice_n = door.read_voice(audio or bundled("examples/voice.wav"))[: round(SAMPLE_RATE * seconds)]
     settings = door.read_settings(model, num_inference_steps=None if fit_teacache else steps)
     door.check_device(device)
 

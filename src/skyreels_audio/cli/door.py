@@ -89,8 +89,9 @@ def estimate(model: Path, settings: "Settings", samples: int, memory: "MemoryMod
     """What ``generate`` will need on a GPU, from the configuration files alone."""
     from skyreels_audio.generation.guidance import Scale
     from skyreels_audio.generation.memory import ModelShape, plan
+    from skyreels_audio.media import SAMPLE_RATE
 
-    frames = math.ceil(samples / 16_000 * settings.fps)
+    frames = math.ceil(samples / SAMPLE_RATE * settings.fps)
     scales = (settings.audio_guidance_scale, settings.text_guidance_scale)
     shape = ModelShape.read(model)
     needs = plan(

@@ -156,7 +156,7 @@ def animate(picture: np.ndarray | None, name: str, run: Run) -> Take:
 def edit(path: Path, face: str, extend: Any, landmarks: str, run: Run) -> Take:
     """The speaker of a video speaks with the voice; all else of it stays."""
     from skyreels_audio.generation.editing import CRF, edit_video, plan_edit
-    from skyreels_audio.models.audio import SAMPLE_RATE
+    from skyreels_audio.media import SAMPLE_RATE
 
     size = run.settings.height, run.settings.width
     seconds = len(run.voice_n) / SAMPLE_RATE

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from skyreels_audio.generation.encoding import encode
-from skyreels_audio.generation.masks import TEMPORAL, fold, pool_known
+from skyreels_audio.generation.masks import fold, pool_known
+from skyreels_audio.models.rope import FRAMES_PER_LATENT
 
-PIECE = 8 * TEMPORAL
+PIECE = 8 * FRAMES_PER_LATENT
 """Frames that are encoded at once."""
 
 
@@ -161,12 +162,12 @@ def build_reference(
         size: pixel height and width, needed when there are no frames.
         device: where the autoencoder runs; None: where it is.
     """
-    count = TEMPORAL * (latents - 1) + 1
+    count = FRAMES_PER_LATENT * (latents - 1) + 1
     height, width = frames_FHWC.shape[1:3] if frames_FHWC is not None else size or (0, 0)
     factor, device = spatial_factor(vae), device or vae.device
     if frames_FHWC is None:
         shape = (1, vae.config.z_dim, latents, height // factor, width // factor)
-        return torch.zeros(shape, device=device), torch.zeros(1, TEMPORAL, *shape[2:], device=device)
+        return torch.zeros(shape, device=device), torch.zeros(1, FRAMES_PER_LATENT, *shape[2:], device=device)
 
     given = len(frames_FHWC)
     assert given <= count, "more frames than the timeline holds"

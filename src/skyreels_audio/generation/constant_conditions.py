@@ -66,14 +66,14 @@ class ConstantConditions:
                 self._hook(block.audio_attn.to_v, depends_on_audio=True)
 
     def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        listen = self.transformer.listen
+        audio_context = self.transformer.audio_context
 
-        def listen_once(*args: Any) -> AudioContext:
-            return self.keep(("listen", *conditions.key), lambda: listen(*args))
+        def audio_context_once(*args: Any) -> AudioContext:
+            return self.keep(("audio_context", *conditions.key), lambda: audio_context(*args))
 
         self.key = conditions.key
         try:
-            with replaced(self.transformer, "listen", listen_once):
+            with replaced(self.transformer, "audio_context", audio_context_once):
                 return self.velocity(latents_BCTHW, t, conditions)
         finally:
             self.key = None

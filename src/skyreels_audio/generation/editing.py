@@ -20,12 +20,11 @@ from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.faces.track import Track, choose, fault, track_faces
 from skyreels_audio.faces.warp import warp
 from skyreels_audio.generation.masks import editing_known
-from skyreels_audio.media import InputError, StoredFrame, VideoInfo, probe_video, read_stored
+from skyreels_audio.media import SAMPLE_RATE, InputError, StoredFrame, VideoInfo, probe_video, read_stored
 
 Extend = Literal["ping-pong", "hold", "trim"]
 Progress = Callable[[str, int, int], None]
 
-SAMPLE_RATE = 16000
 CRF = 12  # of the output: pixels that are not edited keep 46 dB of PSNR, at twice the source's size
 SHORTEST = 5  # frames; a mouth that is edited for less than that would flash
 FADE = 3  # frames over which an edit comes and goes beside frames that keep their source

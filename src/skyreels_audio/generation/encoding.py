@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify
 from torch import Tensor
 
-from skyreels_audio.generation.masks import TEMPORAL
+from skyreels_audio.models.rope import FRAMES_PER_LATENT
 
 
 @torch.no_grad()
@@ -36,10 +36,10 @@ def encode_wan(vae: Any, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     for piece_BCFHW in pieces:
         if vae.config.patch_size is not None:
             piece_BCFHW = patchify(piece_BCFHW, patch_size=vae.config.patch_size)
-        first = piece_BCFHW.shape[2] % TEMPORAL
-        for latent in range(piece_BCFHW.shape[2] // TEMPORAL + first):
-            stop = first + TEMPORAL * (latent + 1 - first)
-            frames = piece_BCFHW[:, :, max(stop - TEMPORAL, 0) : stop]
+        first = piece_BCFHW.shape[2] % FRAMES_PER_LATENT
+        for latent in range(piece_BCFHW.shape[2] // FRAMES_PER_LATENT + first):
+            stop = first + FRAMES_PER_LATENT * (latent + 1 - first)
+            frames = piece_BCFHW[:, :, max(stop - FRAMES_PER_LATENT, 0) : stop]
             vae._enc_conv_idx = [0]
             hidden = vae.encoder(frames, feat_cache=vae._enc_feat_map, feat_idx=vae._enc_conv_idx)
             yield vae.quant_conv(hidden).chunk(2, dim=1)[0]  # the mean; the other half is the log variance

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-TEMPORAL = 4  # frames per latent
+from skyreels_audio.models.rope import FRAMES_PER_LATENT
 
 
 def latent_frames(frames: int) -> int:
     """T of F frames. Raises ValueError unless F = 4(T-1)+1."""
-    if frames < 1 or (frames - 1) % TEMPORAL:
-        raise ValueError(f"a clip has {TEMPORAL}n+1 frames, not {frames}")
-    return (frames - 1) // TEMPORAL + 1
+    if frames < 1 or (frames - 1) % FRAMES_PER_LATENT:
+        raise ValueError(f"a clip has {FRAMES_PER_LATENT}n+1 frames, not {frames}")
+    return (frames - 1) // FRAMES_PER_LATENT + 1
 
 
 def text_known(frames: int, size: tuple[int, int]) -> torch.Tensor:
@@ -67,8 +67,8 @@ def pool_known(known_FHW: torch.Tensor, factor: int) -> torch.Tensor:
 def fold(known_Fhw: torch.Tensor) -> torch.Tensor:
     """Frames [F, h, w] → the four channels of their latents [4, T, h, w]."""
     steps = latent_frames(len(known_Fhw))
-    folded = torch.cat([known_Fhw[:1].expand(TEMPORAL, -1, -1), known_Fhw[1:]])
-    return folded.unflatten(0, (steps, TEMPORAL)).transpose(0, 1).contiguous()
+    folded = torch.cat([known_Fhw[:1].expand(FRAMES_PER_LATENT, -1, -1), known_Fhw[1:]])
+    return folded.unflatten(0, (steps, FRAMES_PER_LATENT)).transpose(0, 1).contiguous()
 
 
 def bounding_cells(unknown_HW: torch.Tensor, patch: int = 2) -> tuple[slice, slice]:
@@ -90,7 +90,7 @@ def lip_weight(lips_FHW: torch.Tensor, factor: int) -> torch.Tensor:
     steps = latent_frames(frames)
     size = height // factor, width // factor
     lips_Fhw = F.interpolate(lips_FHW[:, None], size, mode="bilinear", antialias=True)[:, 0]
-    times = (torch.arange(steps) * TEMPORAL - (TEMPORAL - 1) / 2).clamp(min=0)
+    times = (torch.arange(steps) * FRAMES_PER_LATENT - (FRAMES_PER_LATENT - 1) / 2).clamp(min=0)
     before = times.floor().long()
     fraction = (times - before)[:, None, None].to(lips_Fhw)
     return torch.lerp(lips_Fhw[before], lips_Fhw[(before + 1).clamp(max=frames - 1)], fraction)

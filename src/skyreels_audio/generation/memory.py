@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from skyreels_audio.generation.conditions import spatial_factor
 from skyreels_audio.generation.windows import plan_windows
 from skyreels_audio.media import InputError
+from skyreels_audio.models.rope import FRAMES_PER_LATENT
 
 MemoryMode = Literal["fast", "balanced", "low"]
 """fast: all components stay on the GPU. balanced: one component at a time. low: besides, the transformer's blocks are
@@ -143,7 +144,7 @@ def plan(
         teraflops: sustained rate of the device.
     """
     transformer, vae = shape.transformer, shape.vae
-    latents = -(-(frames - 1) // 4) + 1
+    latents = -(-(frames - 1) // FRAMES_PER_LATENT) + 1
     span = min(latents, window)
     size = (height // spatial_factor(vae), width // spatial_factor(vae))
     weights = {model: tensor_bytes(model) for model in (transformer, vae, *shape.encoders)}

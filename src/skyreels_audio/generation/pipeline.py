@@ -26,11 +26,11 @@ from skyreels_audio.generation.portrait import Portrait
 from skyreels_audio.generation.sampling import Hybrid, TransformerVelocity, sample, set_timesteps
 from skyreels_audio.generation.settings import Settings, check_audio, check_pictures, fit_picture
 from skyreels_audio.generation.windows import Fusion, Windows
+from skyreels_audio.media import SAMPLE_RATE
 from skyreels_audio.models import autoencoder, transformer
-from skyreels_audio.models.audio import SAMPLE_RATE, voice_activity
-from skyreels_audio.models.rope import latent_positions, token_positions
+from skyreels_audio.models.audio_features import encode_audio_features, voice_activity
+from skyreels_audio.models.rope import FRAMES_PER_LATENT, latent_positions, token_positions
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
-from skyreels_audio.models.wav2vec import hear
 
 # model_index.json names our classes by their modules. diffusers looks for those among the modules that are imported,
 # and in a module for the base class that tells how to load.
@@ -191,7 +191,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         report = progress or (lambda phase, done, total: None)
         waveform = check_audio(audio)
         num_frames = math.ceil(len(waveform) * settings.fps / SAMPLE_RATE - 1e-6)
-        latents = math.ceil((num_frames - 1) / 4) + 1
+        latents = math.ceil((num_frames - 1) / FRAMES_PER_LATENT) + 1
         given = check_pictures(image, video, known, num_frames, settings)
         portrait, by_region = None, settings.animate != "everything"
         if video is None and by_region:
@@ -204,8 +204,9 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             if portrait is None and image is None:
                 log.warning("No face came of the words; the whole frame is animated.")
         if portrait is not None:
-            given = np.repeat(portrait.aligned[None], 4 * (min(latents, settings.window) - 1) + 1, axis=0)
-            known = np.repeat(~portrait.region[None], len(given), axis=0)
+            frames = FRAMES_PER_LATENT * (min(latents, settings.window) - 1) + 1
+            given = np.repeat(portrait.aligned[None], frames, axis=0)
+            known = np.repeat(~portrait.region[None], frames, axis=0)
 
         report("encode", 0, 1)
         conditions = self.encode(given, known, waveform, [prompt, negative_prompt], latents, settings)
@@ -263,7 +264,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         generator: torch.Generator | None,
         report: Progress,
     ) -> np.ndarray:
-        """A picture from words, uint8 [height, width, 3]: a video of one latent that nothing is heard in."""
+        """A picture from words, uint8 [height, width, 3]: a video of one latent without audio."""
         silence = torch.zeros(SAMPLE_RATE // 10)
         conditions = self.encode(None, None, silence, [prompt, negative_prompt], 1, settings).drop("audio")
         timesteps = set_timesteps(self.scheduler, settings.portrait_steps, self._execution_device)
@@ -299,14 +300,14 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         video_positions_T = latent_positions(latents, settings.fps)
         audio_BAD = audio_positions_A = voice_T = None
         if self.transformer.config.audio_dim is not None:
-            listener = self.feature_extractor, self.audio_encoder, self.transformer.config.frame_window
-            audio_AD, audio_positions_A = hear(waveform_n, *listener, settings.fps)
+            encoder = self.feature_extractor, self.audio_encoder, self.transformer.config.frame_window
+            audio_AD, audio_positions_A = encode_audio_features(waveform_n, *encoder, settings.fps)
             audio_BAD = audio_AD[None].to(device)
             if settings.ease_silence:
                 activity_A = voice_activity(waveform_n)
                 voice_T = latent_voice(activity_A, token_positions(len(activity_A)), video_positions_T).to(device)
         # A still picture looks the same from every window, so one window of it is enough.
-        moving = known_FHW is not None and len(known_FHW) > 4 * (settings.window - 1) + 1
+        moving = known_FHW is not None and len(known_FHW) > FRAMES_PER_LATENT * (settings.window - 1) + 1
         span = latents if moving else min(latents, settings.window)
         reference_BCTHW, known_B4THW = self.reference(given_FHWC, known_FHW, span, settings)
         return Conditions(
@@ -327,7 +328,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     ) -> tuple[Tensor, Tensor]:
         """The first frames of what is given as latents [1, C, T, H, W] and mask [1, 4, T, H, W]."""
         if given_FHWC is not None:
-            given_FHWC = given_FHWC[: 4 * (latents - 1) + 1]
+            given_FHWC = given_FHWC[: FRAMES_PER_LATENT * (latents - 1) + 1]
             known_FHW = None if known_FHW is None else known_FHW[: len(given_FHWC)]
         size = (settings.height, settings.width)
         return build_reference(given_FHWC, known_FHW, latents, self.vae, size, self._execution_device)

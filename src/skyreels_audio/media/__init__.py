@@ -6,13 +6,14 @@ Pictures are uint8 HWC arrays in RGB, sound is mono float32 in [-1, 1]. What can
 
 from skyreels_audio.media.files import InputError
 from skyreels_audio.media.image import contact_sheet, read_image, write_image
-from skyreels_audio.media.sound import CARRIED_CODECS, read_audio
+from skyreels_audio.media.sound import CARRIED_CODECS, SAMPLE_RATE, read_audio
 from skyreels_audio.media.stored import StoredFrame, read_stored
 from skyreels_audio.media.video import AI_GENERATED, VideoInfo, VideoWriter, probe_video, read_video
 
 __all__ = [
     "AI_GENERATED",
     "CARRIED_CODECS",
+    "SAMPLE_RATE",
     "InputError",
     "StoredFrame",
     "VideoInfo",

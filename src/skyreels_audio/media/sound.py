@@ -13,6 +13,9 @@ from av.container import InputContainer, OutputContainer
 
 from skyreels_audio.media.files import InputError, decode, open_media
 
+SAMPLE_RATE = 16_000
+"""Samples per second of every voice that a model reads."""
+
 CARRIED_CODECS = frozenset({"aac", "mp3", "opus", "flac", "alac"})
 """Sound that an MP4 file carries as it is; every other codec becomes FLAC, which keeps each sample."""
 
@@ -21,7 +24,7 @@ _RECORDS_LENGTH = ("wav", "flac", "mov", "matroska", "aiff")
 _COMPLETE = 0.95  # the share of the recorded length that must be there; with less the file is truncated
 
 
-def read_audio(path: str | Path, rate: int = 16000) -> np.ndarray:
+def read_audio(path: str | Path, rate: int = SAMPLE_RATE) -> np.ndarray:
     """Read the sound of any file FFmpeg knows (a video's sound track too), as the mean of its channels, at ``rate`` Hz.
 
     Time zero is the first sample of the sound; gaps in its timestamps are filled with silence. Returns float32 [n].

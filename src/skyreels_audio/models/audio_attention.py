@@ -1,4 +1,4 @@
-"""Audio tokens, the cross-attention through which video tokens listen to them, and the block that holds it.
+"""Audio tokens, the cross-attention from video tokens to them, and the block that holds it.
 
 Legend: B batch, L video token, A audio token, D audio feature or head width, E projected audio width, N heads,
 M model width.
@@ -165,11 +165,11 @@ class SkyReelsAudioBlock(WanTransformerBlock):
         hidden_states = hidden_states + self.attn2(normed, encoder_hidden_states, None, None)
 
         if audio is not None:
-            hidden_states = hidden_states + self.hear(hidden_states, normed, audio)
+            hidden_states = hidden_states + self.audio_residual(hidden_states, normed, audio)
 
         normed = (self.norm3(hidden_states.float()) * (1 + scale3) + shift3).type_as(hidden_states)
         return (hidden_states.float() + self.ffn(normed).float() * gate3).type_as(hidden_states)
 
-    def hear(self, hidden_states: Tensor, normed: Tensor, audio: AudioContext) -> Tensor:
+    def audio_residual(self, hidden_states: Tensor, normed: Tensor, audio: AudioContext) -> Tensor:
         """What audio adds to the video tokens after text attention; ``normed`` is what text attention read."""
         return self.audio_attn(self.audio_norm(hidden_states), audio)

@@ -8,8 +8,14 @@ L video tokens, N heads, D head width).
 import torch
 from torch import Tensor
 
+from skyreels_audio.media import SAMPLE_RATE
+
 TOKENS_PER_SECOND = 50
+SAMPLES_PER_TOKEN = SAMPLE_RATE // TOKENS_PER_SECOND  # 320: one token is two mel frames of 10 ms
+
 FRAMES_PER_SECOND = 25
+FRAMES_PER_LATENT = 4
+"""Of every causal video autoencoder here: latent 0 is one frame, each later one four."""
 
 Rotary = tuple[Tensor, Tensor]
 """Cosines and sines, float32, each [1 or B, L, 1, D/2]: one angle per pair of channels, the same for all heads."""
@@ -20,7 +26,8 @@ def latent_positions(latents: int, fps: float = FRAMES_PER_SECOND) -> Tensor:
 
     Latent 0 encodes frame 0 alone; latent i ≥ 1 encodes frames 4i-3 … 4i and sits at their mean, frame 4i - 1.5.
     """
-    frames_T = (4 * torch.arange(latents, dtype=torch.float64) - 1.5).clamp(min=0)
+    last_T = FRAMES_PER_LATENT * torch.arange(latents, dtype=torch.float64)
+    frames_T = (last_T - (FRAMES_PER_LATENT - 1) / 2).clamp(min=0)
     return frames_T * (TOKENS_PER_SECOND / fps)
 
 

@@ -19,10 +19,24 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 
 from skyreels_audio.models.audio_attention import AudioContext, SkyReelsAudioBlock
-from skyreels_audio.models.frame_audio import BLOCKS, PROJECTORS, REACH, FrameWindow, frame_context
-from skyreels_audio.models.rope import Rotary, TokenClock, clock_dtype, latent_positions, rotary_table, token_positions
+from skyreels_audio.models.rope import (
+    FRAMES_PER_LATENT,
+    Rotary,
+    TokenClock,
+    clock_dtype,
+    latent_positions,
+    rotary_table,
+    token_positions,
+)
+from skyreels_audio.models.windowed_audio_attention import (
+    BLOCKS,
+    PROJECTORS,
+    REACH,
+    FrameWindow,
+    windowed_audio_context,
+)
 
-MASK_CHANNELS = 4
+MASK_CHANNELS = FRAMES_PER_LATENT
 """Wan folds the mask of four pixel frames into the channels of their latent frame."""
 
 SMALLEST_SIGMA = 0.02
@@ -71,7 +85,8 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         audio_rope: rotate queries and keys by their time on the common clock (`rope.py`).
         audio_rope_theta: base of the rotary frequencies.
         audio_window: video tokens see audio tokens within ± this many token units (20 ms); None sees all.
-        frame_window: audio attention of a public model, in windows of its own (`frame_audio.py`); None is the paper's.
+        frame_window: audio attention of a public model, in windows of its own (`windowed_audio_attention.py`); None is
+            the paper's.
         reference_residual: predict the clean latent as a residual to the repeated reference (`predict_clean`), which
             leaves known latents as they are. Needs `in_channels = 2 * out_channels + 4` (noise, mask, condition). The
             untrained network returns the reference.
@@ -182,7 +197,7 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
             self.empty_latents = nn.Parameter(torch.zeros(out_channels, *empty_reference))
 
     def initialise_audio_alignment(self, reach: float = 8.0, output_std: float = 0.0) -> Tensor:
-        """Start a fresh audio branch listening around each latent's own time instead of everywhere at once.
+        """Start a fresh audio branch with attention around each latent's own time instead of everywhere at once.
 
         Every head begins at its own offset within ± `reach` token units (20 ms), spread evenly over the heads of the
         model by the golden ratio. `output_std` > 0 starts the output projection at random instead of at zero: faster
@@ -283,7 +298,7 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         )
         audio = None
         if audio_hidden_states is not None:
-            audio = self.listen(audio_hidden_states, grid, audio_positions, video_positions)
+            audio = self.audio_context(audio_hidden_states, grid, audio_positions, video_positions)
         return Embedded(
             hidden_BLM=self.patch_tokens(patches),
             context_BSM=context if image is None else torch.cat([image, context], dim=1),
@@ -298,7 +313,7 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
             unknown_B1THW=unknown,
         )
 
-    def listen(
+    def audio_context(
         self,
         features_BAD: Tensor,
         grid: tuple[int, int, int],
@@ -315,7 +330,7 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         video_BT, audio_BA = torch.atleast_2d(video).to(**place), torch.atleast_2d(audio).to(**place)
         if self.config.frame_window is not None:
             spread = partial(self.token_clock, tokens=height * width)
-            return frame_context(self.audio_projector, features_BAD, audio_BA, video_BT, spread)
+            return windowed_audio_context(self.audio_projector, features_BAD, audio_BA, video_BT, spread)
 
         video_BL = self.token_clock(video_BT, height * width)
         rotary = None, None
@@ -329,7 +344,7 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
 
     @property
     def audio_reach(self) -> float:
-        """How far beyond their own time video tokens listen, in token units (20 ms)."""
+        """How far from their own time video tokens attend to audio, in token units (20 ms)."""
         return REACH if self.config.frame_window else self.config.audio_window or 0.0
 
     def run_blocks(self, embedded: Embedded) -> Tensor:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-RATE = 16000  # samples per second of every waveform here
+from skyreels_audio.media import SAMPLE_RATE as RATE
+
 Phoneme = tuple[float, float, str]
 
 

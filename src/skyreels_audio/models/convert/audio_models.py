@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from skyreels_audio.media import InputError
-from skyreels_audio.models.convert import listeners
+from skyreels_audio.models.convert.audio_encoders import wav2vec_components
 from skyreels_audio.models.convert.backbone import SIZES, Progress, transformer_folder, write_model
 from skyreels_audio.models.convert.hub import local_folder
 from skyreels_audio.models.convert.keys import FANTASYTALKING, MULTITALK, WAN
@@ -78,16 +78,16 @@ def convert_audio_model(
         extra = tensors = read_audio_weights(path)
         defaults = MULTITALK_DEFAULTS if "audio_projector.proj1.weight" in tensors else FANTASYTALKING_DEFAULTS
     audio = audio_config(tensors, str(source))
-    listener = listeners.wav2vec(wav2vec, all_layers=audio["frame_window"] == "multitalk")
-    if listener.width != audio["audio_dim"]:
-        raise InputError(f"{source} reads features of width {audio['audio_dim']}, but {wav2vec} has {listener.width}.")
+    encoder = wav2vec_components(wav2vec, all_layers=audio["frame_window"] == "multitalk")
+    if encoder.width != audio["audio_dim"]:
+        raise InputError(f"{source} reads features of width {audio['audio_dim']}, but {wav2vec} has {encoder.width}.")
     if config.get("image_dim") is None:
         raise InputError(f"{folder} makes videos of text; this audio model was trained on an image-to-video backbone.")
     shards, config = with_audio(shards, config, audio, extra)
     height, width = SIZES["480P" if "480P" in str(backbone).upper() else "720P"]
     defaults = {"height": height, "width": width, "unconditional_drops": ["text", "audio"], **defaults}
     made_of = {"backbone": str(folder.resolve()), "audio_model": str((path or folder).resolve())}
-    return write_model(folder, Path(out), shards, config, listener, defaults, made_of, dtype, progress)
+    return write_model(folder, Path(out), shards, config, encoder, defaults, made_of, dtype, progress)
 
 
 def read_audio_weights(path: Path) -> Tensors:
@@ -100,7 +100,7 @@ def read_audio_weights(path: Path) -> Tensors:
 
 def audio_config(tensors: Tensors, what: str) -> dict[str, Any]:
     """The audio arguments of our transformer's configuration, from the shapes of the weights."""
-    from skyreels_audio.models.frame_audio import LATER_FRAMES, MultiTalkProjector
+    from skyreels_audio.models.windowed_audio_attention import LATER_FRAMES, MultiTalkProjector
 
     try:
         if "audio_projector.proj.weight" in tensors:

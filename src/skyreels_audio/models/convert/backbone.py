@@ -12,10 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from skyreels_audio.media import InputError
-from skyreels_audio.models.convert import listeners
+from skyreels_audio.models.convert.audio_encoders import AudioComponents, whisper_components
 from skyreels_audio.models.convert.encoders import convert_autoencoder, convert_image_encoder, convert_text_encoder
 from skyreels_audio.models.convert.hub import local_folder
-from skyreels_audio.models.convert.listeners import Listener
 from skyreels_audio.models.convert.tensors import (
     Tensors,
     link_tree,
@@ -73,11 +72,11 @@ def convert_backbone(
         InputError: in one sentence, what is wrong with the input or the disk.
     """
     folder = local_folder(source)
-    listener = listeners.whisper(whisper)
-    audio = {"audio_dim": listener.width} | (audio or {})
+    encoder = whisper_components(whisper)
+    audio = {"audio_dim": encoder.width} | (audio or {})
     shards, config = with_audio(*read_backbone(transformer_folder(folder)), audio, seed=seed)
     made_of = {"backbone": str(folder.resolve()), "seed": str(seed)}
-    return write_model(folder, Path(out), shards, config, listener, defaults_of(source), made_of, dtype, progress)
+    return write_model(folder, Path(out), shards, config, encoder, defaults_of(source), made_of, dtype, progress)
 
 
 def load_backbone(source: str | Path, whisper: str | Path | None = None) -> Path:
@@ -99,13 +98,13 @@ def write_model(
     out: Path,
     shards: list[Tensors],
     config: dict[str, Any],
-    listener: Listener,
+    encoder: AudioComponents,
     defaults: dict[str, Any],
     made_of: dict[str, str],
     dtype: torch.dtype | None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the model folder ``out``: this transformer, this listener, everything else as in ``folder``.
+    """Write the model folder ``out``: this transformer, this audio encoder, everything else as in ``folder``.
 
     What a run of before has left is reused if it was made of the same, ``made_of``.
     """
@@ -114,7 +113,7 @@ def write_model(
     report = progress or (lambda component, done, total: None)
     classes = component_classes(folder, image=config["image_dim"] is not None)
     partial = out.with_name(out.name + ".partial")
-    made_of = made_of | {"audio_encoder": str(listener.folder.resolve()), "dtype": str(dtype)}
+    made_of = made_of | {"audio_encoder": str(encoder.folder.resolve()), "dtype": str(dtype)}
     record = json.dumps(made_of | {"transformer": config}, indent=2)
     if (partial / "conversion.json").exists() and (partial / "conversion.json").read_text() != record:
         shutil.rmtree(partial)  # of another conversion
@@ -122,7 +121,7 @@ def write_model(
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "conversion.json").write_text(record)
         report("audio_encoder", 0, 1)
-        listener.write(partial)
+        encoder.write(partial)
         report("audio_encoder", 1, 1)
         for name in classes:
             report(name, 0, 1)
@@ -133,7 +132,7 @@ def write_model(
             else:
                 write_component(name, folder, partial / name, defaults)
             report(name, 1, 1)
-        classes |= listener.classes
+        classes |= encoder.classes
         absent = {name: [None, None] for name in ("image_encoder", "image_processor") if name not in classes}
         settings = {name: value for name, value in defaults.items() if name != "shift"}
         index = {"_class_name": "SkyReelsAudioPipeline", "generation_defaults": settings, **classes, **absent}

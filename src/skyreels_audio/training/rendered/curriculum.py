@@ -7,11 +7,17 @@ from torch import Tensor
 
 from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.generation.masks import bounding_cells
-from skyreels_audio.models.rope import TOKENS_PER_SECOND, latent_positions, token_positions
+from skyreels_audio.models.rope import (
+    FRAMES_PER_LATENT,
+    FRAMES_PER_SECOND,
+    TOKENS_PER_SECOND,
+    latent_positions,
+    token_positions,
+)
 from skyreels_audio.training.rendered.clips import AUDIO_MARGIN, Clips
 from skyreels_audio.training.rendered.recipe import Curriculum
 
-TOKENS_PER_FRAME = TOKENS_PER_SECOND // 25
+TOKENS_PER_FRAME = TOKENS_PER_SECOND // FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def compose(
     condition = clean * known
 
     first_frame = max(4 * start - 3, 0)
-    last_frame = 4 * (start + latent_frames - 1)
+    last_frame = FRAMES_PER_LATENT * (start + latent_frames - 1)
     tokens = slice(TOKENS_PER_FRAME * first_frame, TOKENS_PER_FRAME * (last_frame + 1) + 2 * AUDIO_MARGIN)
     has_audio = ~chance(options.drop)
     audio = clips.audio_NAD[:, tokens].float() * has_audio.view(-1, 1, 1)

@@ -11,7 +11,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
-from skyreels_audio.models.audio import trim_whisper
+from skyreels_audio.models.audio_features import trim_whisper
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 from skyreels_audio.training.rendered.recipe import ClipsRecipe
 

@@ -146,7 +146,7 @@ class _Listener:
         from transformers import WhisperFeatureExtractor
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-        from skyreels_audio.models.audio import trim_whisper
+        from skyreels_audio.models.audio_features import trim_whisper
 
         self.extractor = WhisperFeatureExtractor.from_pretrained(path)
         self.encoder = trim_whisper(WhisperEncoder.from_pretrained(path, dtype=torch.bfloat16), max(layers))
@@ -159,9 +159,9 @@ class _Listener:
         return _Listener(path, layers)
 
     def __call__(self, waveform: np.ndarray) -> Tensor:
-        from skyreels_audio.models.audio import encode_audio
+        from skyreels_audio.models.audio_features import encode_whisper
 
-        return encode_audio(waveform, self.extractor, self.encoder, self.layers)
+        return encode_whisper(waveform, self.extractor, self.encoder, self.layers)
 
 
 def cut(curves: np.ndarray, loud: np.ndarray, features_AD: Tensor, frames: int, seed: int) -> Speech:

@@ -1,4 +1,4 @@
-"""Audio encoders with their feature extractors: the two components of a model folder that hear."""
+"""Audio encoders with their feature extractors, two components of a model folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from skyreels_audio.models.convert.tensors import link_tree
 
 
 @dataclass(frozen=True)
-class Listener:
+class AudioComponents:
     """Audio encoder and feature extractor: where they come from, their classes, the width of the features, and how to
     write their folders."""
 
@@ -24,7 +24,7 @@ class Listener:
     write: Callable[[Path], None]
 
 
-def whisper(source: str | Path | None) -> Listener:
+def whisper_components(source: str | Path | None) -> AudioComponents:
     """Whisper's encoder: of a model folder of ours (None: the bundled one), or of a Whisper checkpoint.
 
     Raises:
@@ -54,14 +54,14 @@ def whisper(source: str | Path | None) -> Listener:
         WhisperFeatureExtractor.from_pretrained(folder).save_pretrained(out / "feature_extractor")
 
     classes = {
-        "audio_encoder": ("skyreels_audio.models.audio", "AudioEncoder"),
+        "audio_encoder": ("skyreels_audio.models.audio_features", "AudioEncoder"),
         "feature_extractor": ("transformers", "WhisperFeatureExtractor"),
     }
-    return Listener(folder, classes, config.d_model, write)
+    return AudioComponents(folder, classes, config.d_model, write)
 
 
-def wav2vec(source: str | Path, all_layers: bool) -> Listener:
-    """wav2vec 2.0, which FantasyTalking (its last layer) and MultiTalk (all of its layers) listen through.
+def wav2vec_components(source: str | Path, all_layers: bool) -> AudioComponents:
+    """wav2vec 2.0, which FantasyTalking (its last layer) and MultiTalk (all of its layers) read audio through.
 
     Raises:
         InputError: there is none, or weights are missing.
@@ -82,7 +82,7 @@ def wav2vec(source: str | Path, all_layers: bool) -> Listener:
         "feature_extractor": ("transformers", "Wav2Vec2FeatureExtractor"),
     }
     width = config.hidden_size * (config.num_hidden_layers if all_layers else 1)
-    return Listener(folder, classes, width, write)
+    return AudioComponents(folder, classes, width, write)
 
 
 def _load(model_class: Any, folder: Path) -> Any:

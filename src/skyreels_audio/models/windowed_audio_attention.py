@@ -21,7 +21,7 @@ from skyreels_audio.models.audio_attention import (
     AudioProjector,
     SkyReelsAudioBlock,
 )
-from skyreels_audio.models.rope import FRAMES_PER_SECOND, TOKENS_PER_SECOND
+from skyreels_audio.models.rope import FRAMES_PER_LATENT, FRAMES_PER_SECOND, TOKENS_PER_SECOND
 
 FrameWindow = Literal["fantasytalking", "multitalk"]
 
@@ -29,7 +29,7 @@ REACH = 24.0
 """Token units (20 ms) that a window of latents needs of the audio before and after it; either model needs less."""
 
 FIRST_FRAMES, LATER_FRAMES = 5, 8
-"""MultiTalk: latent 0 hears frames -2 … 2, latent i (frames 4i-3 … 4i) the frames 4i-5 … 4i+2."""
+"""MultiTalk: latent 0 attends to frames -2 … 2, latent i (frames 4i-3 … 4i) to the frames 4i-5 … 4i+2."""
 
 NEIGHBOUR_TOKENS = 4
 """FantasyTalking: tokens added to either side of a latent's own."""
@@ -115,18 +115,18 @@ class FantasyTalkingBlock(SkyReelsAudioBlock):
         assert audio_width is not None
         self.audio_attn = SharedQueryAttention(dim, heads, audio_width)
 
-    def hear(self, hidden_states: Tensor, normed: Tensor, audio: AudioContext) -> Tensor:
+    def audio_residual(self, hidden_states: Tensor, normed: Tensor, audio: AudioContext) -> Tensor:
         return self.audio_attn(normed, audio, self.attn2)
 
 
-def frame_context(
+def windowed_audio_context(
     projector: nn.Module,
     features_BAD: Tensor,
     audio_positions_BA: Tensor,
     video_positions_BT: Tensor,
     spread: Callable[[Tensor], Tensor],
 ) -> AudioContext:
-    """Tokens and the mask by which each latent frame hears those of its window.
+    """Tokens and the mask by which each latent frame attends to those of its window.
 
     The first latent of a window of latents counts as one frame, whatever it is in the timeline: as for the models, each
     window is a clip that begins with a single frame.
@@ -162,7 +162,7 @@ def fantasytalking_windows(audio_positions_BA: Tensor, video_positions_BT: Tenso
     """
     several = video_positions_BT.shape[1] > 2
     nominal = TOKENS_PER_SECOND / FRAMES_PER_SECOND
-    frame = (video_positions_BT[:, -1:] - video_positions_BT[:, -2:-1]) / 4 if several else nominal
+    frame = (video_positions_BT[:, -1:] - video_positions_BT[:, -2:-1]) / FRAMES_PER_LATENT if several else nominal
     spacing = _spacing(audio_positions_BA)
     tokens_per_frame = torch.as_tensor(frame / spacing)
     half = torch.floor(2 * tokens_per_frame + 1e-6)
