@@ -21,8 +21,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from skyreels_audio.bundled import bundled
-from skyreels_audio.media import InputError
-from skyreels_audio.models.audio import SAMPLE_RATE
+from skyreels_audio.media import SAMPLE_RATE, InputError
 
 FRAMES_PER_SECOND = 25
 WINDOW = 5
