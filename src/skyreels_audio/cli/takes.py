@@ -11,8 +11,7 @@ from PIL import Image
 
 from skyreels_audio.cli.progress import Progress
 from skyreels_audio.faces import detect_faces, portrait_crop
-from skyreels_audio.media import InputError, StoredFrame, VideoWriter
-from skyreels_audio.media.video import Colour
+from skyreels_audio.media import Colour, InputError, StoredFrame, VideoWriter
 
 if TYPE_CHECKING:
     import torch

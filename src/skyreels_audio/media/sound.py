@@ -1,147 +1,217 @@
-"""Sound: read as a waveform, or carried over to a video."""
+"""Sound, read as a waveform."""
 
-from collections.abc import Generator, Iterator
-from fractions import Fraction
-from itertools import chain
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
+from av.stream import Disposition
 
-from skyreels_audio.media.files import InputError, decode, open_media
+from skyreels_audio.media.files import LONGEST_GAP, InputError, decode, open_media, tagged_seconds
 
 SAMPLE_RATE = 16_000
 """Samples per second of every voice that a model reads."""
 
-CARRIED_CODECS = frozenset({"aac", "mp3", "opus", "flac", "alac"})
-"""Sound that an MP4 file carries as it is; every other codec becomes FLAC, which keeps each sample."""
-
 # Containers that record how long their sound is. Of others FFmpeg only guesses it, from the bit rate.
-_RECORDS_LENGTH = ("wav", "flac", "mov", "matroska", "aiff")
+_RECORDS_LENGTH = ("wav", "w64", "flac", "mov", "matroska", "aiff")
 _COMPLETE = 0.95  # the share of the recorded length that must be there; with less the file is truncated
+_STREAMED = 0x7FFF0000  # bytes; what is written to a pipe says 0, 2³¹-1 or 2³²-1, about: nobody knew its length
+_OPPOSITE = 8  # how much more power the difference of the channels must have to be heard instead of their mean
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """The sound of a file.
+
+    Attributes:
+        waveform_n: float32 [n] in [-1, 1], one channel, from the file's time zero.
+        offset: seconds at which the file's own sound starts; before that the waveform is silent.
+        lost: seconds of it that are damaged, and silent in the waveform.
+        codec, rate, channels: as stored.
+        tracks: how many sound tracks the file has; the main one is read.
+        opposite: whether the channels cancel each other, so that their difference was taken.
+    """
+
+    waveform_n: np.ndarray
+    offset: float
+    lost: float
+    codec: str
+    rate: int
+    channels: int
+    tracks: int
+    opposite: bool
+
+    @property
+    def changes(self) -> list[str]:
+        """What was done to the sound so that a model can listen to it, as phrases."""
+        said = [
+            (self.tracks > 1, f"the main one of {self.tracks} sound tracks is used"),
+            (self.lost > 0, f"{self.lost:.2f} s of the sound are damaged, and silent"),
+            (self.opposite, "the channels of the sound cancel each other: their difference is heard"),
+        ]
+        return [phrase for holds, phrase in said if holds]
 
 
 def read_audio(path: str | Path, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """The waveform of :func:`read_sound`, float32 [n]."""
+    return read_sound(path, rate).waveform_n
+
+
+def read_sound(path: str | Path, rate: int = SAMPLE_RATE) -> Sound:
     """Read the sound of any file FFmpeg knows (a video's sound track too), as the mean of its channels, at ``rate`` Hz.
 
-    Time zero is the first sample of the sound; gaps in its timestamps are filled with silence. Returns float32 [n].
+    Time zero is the first frame of the picture, or without one the first sample; gaps in the timestamps are silent.
     Raises ``InputError`` if there is no such file, no sound in it, no samples in the sound, or the file is truncated.
     """
-    chunks, start, end = [], None, inf
-    with open_media(path) as container:
-        stream = sound_stream(container, path)
-        recorded = _recorded_seconds(container, stream, path)
-        resampler = _resampler("flt", stream.layout, rate, frame_size=4096)
-        for packet in container.demux(stream):
-            if packet.pts is not None and packet.duration:
-                end = float((packet.pts + packet.duration) * packet.time_base)
-            for frame in decode(packet):
-                start = (frame.time or 0.0) if start is None else start
-                chunks += [_mean_of_channels(part) for part in resampler.resample(frame)]
-        chunks += [_mean_of_channels(part) for part in resampler.resample(None)]
-    if start is None:
-        raise InputError(f"{path} holds no sound: its duration is zero.")
-    waveform_n = np.concatenate(chunks)
-    if end < inf:  # the last packet may decode to more than it stands for: encoders pad it to a whole frame
-        waveform_n = waveform_n[: round((end - start) * rate)]
-    seconds = len(waveform_n) / rate
-    if recorded and seconds < _COMPLETE * recorded:
-        raise InputError(f"{path} is truncated: it holds {seconds:.2f} s of {recorded:.2f} s of sound.")
-    if not np.isfinite(waveform_n).all():
+    decoder = SoundDecoder(path, "flt", rate)
+    pairs = [_sum_and_difference(chunk_nC) for chunk_nC in decoder]
+    if not pairs:
+        raise InputError(f"{path} holds no sound after its picture begins.")
+    mean_n, difference_n = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    length = round(decoder.end * rate) if decoder.end < inf else len(mean_n)
+    mean_n, difference_n = mean_n[:length], difference_n[:length]  # encoders pad the last packet to a whole frame
+    if not np.isfinite(mean_n).all():
         raise InputError(f"{path} is damaged: some of its samples are not numbers.")
-    return waveform_n
+    seconds = len(mean_n) / rate - decoder.offset  # of the sound itself
+    if decoder.recorded and seconds < _COMPLETE * decoder.recorded:
+        raise InputError(f"{path} is truncated: it holds {seconds:.2f} s of {decoder.recorded:.2f} s of sound.")
+    opposite = bool(np.vdot(difference_n, difference_n) > _OPPOSITE * np.vdot(mean_n, mean_n))
+    waveform_n = np.clip(difference_n if opposite else mean_n, -1, 1)
+    lost = max(0.0, seconds - decoder.decoded) if decoder.gaps else 0.0
+    return Sound(
+        waveform_n, decoder.offset, lost, decoder.codec, decoder.rate, decoder.channels, decoder.tracks, opposite
+    )
 
 
-def _mean_of_channels(frame: av.AudioFrame) -> np.ndarray:
-    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(1)
+def _sum_and_difference(chunk_nC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the channels, and the same with every second one turned over; both [n]."""
+    signs_C = np.resize([1, -1], chunk_nC.shape[1])
+    if len(signs_C) == 1:
+        return chunk_nC[:, 0], np.zeros(len(chunk_nC), np.float32)
+    return chunk_nC.mean(1), (chunk_nC * signs_C).mean(1, dtype=np.float32)
+
+
+class SoundDecoder:
+    """Iterate for the main sound of a file in chunks [n, C], from its time zero on (see :func:`read_sound`).
+
+    Args:
+        sample_format: of the chunks, interleaved: "flt", "s16" or "s32".
+        rate, layout: of the chunks; as stored by default.
+
+    Attributes:
+        offset: seconds at which the sound starts, negative if before the picture; what is earlier is cut.
+        codec, channels, rate, tracks: see ``Sound``.
+        recorded: how many seconds the file says its sound has; None if it does not say.
+        decoded: seconds of sound decoded, known at the end. gaps: whether the timestamps have holes.
+        end: seconds from time zero to the end of the last packet, known at the end.
+    """
+
+    def __init__(
+        self, path: str | Path, sample_format: str, rate: int | None = None, layout: str | None = None
+    ) -> None:
+        self.path, self.sample_format, self.layout = path, sample_format, layout
+        self.decoded, self.end, self.gaps = 0.0, inf, False
+        with open_media(path) as container:
+            stream = sound_stream(container, path)
+            first = next((frame for packet in container.demux(stream) for frame in decode(packet)), None)
+            if first is None:
+                raise InputError(f"{path} holds no sound: its duration is zero.")
+            self.first_pts = first.pts or 0
+            self.first_time = first.time or 0.0
+            zero = picture_start(container)
+            self.zero = self.first_time if zero is None else zero
+            self.sample_bytes = first.format.bytes
+            self.codec, self.rate = stream.codec_context.codec.canonical_name, stream.rate
+            self.channels, self.stored_layout = stream.layout.nb_channels, stream.layout
+            self.tracks = len(container.streams.audio)
+            self.recorded = _recorded_seconds(container, stream, Path(path))
+        self.output_rate = rate or self.rate
+
+    @property
+    def offset(self) -> float:
+        return self.first_time - self.zero
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        skip = round(-self.offset * self.output_rate)  # samples before time zero; negative: missing ones
+        for chunk_nC in self._chunks():
+            if skip < 0:
+                yield np.zeros((-skip, chunk_nC.shape[1]), chunk_nC.dtype)
+                skip = 0
+            if skip < len(chunk_nC):
+                yield chunk_nC[skip:]
+            skip = max(0, skip - len(chunk_nC))
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        options = {"async": "1"}  # fills gaps in the timestamps with silence
+        layout = self.layout or self.stored_layout
+        resampler = av.AudioResampler(self.sample_format, layout, self.output_rate, 4096, options=options)
+        channels, clock = resampler.layout.nb_channels, None
+        with open_media(self.path) as container:
+            for packet in container.demux(sound_stream(container, self.path)):
+                if packet.pts is not None and packet.duration:
+                    end = float((packet.pts + packet.duration) * packet.time_base) - self.zero
+                    self.end = max(end, -inf if self.end == inf else self.end)
+                for frame in decode(packet):
+                    if clock is not None and frame.time is not None:
+                        self._check_clock(frame.time - clock)
+                    clock = None if frame.time is None else frame.time + frame.samples / frame.sample_rate
+                    self.decoded += frame.samples / frame.sample_rate
+                    for part in resampler.resample(frame):
+                        yield part.to_ndarray().reshape(-1, channels)
+            for part in resampler.resample(None):
+                yield part.to_ndarray().reshape(-1, channels)
+
+    def _check_clock(self, gap: float) -> None:
+        """Whether the next frame comes about when the last one ends."""
+        if gap > LONGEST_GAP:
+            raise InputError(f"{self.path} is damaged: its sound pauses for {gap:.0f} s, by its own clock.")
+        self.gaps |= gap > 0.01
 
 
 def sound_stream(container: InputContainer, path: str | Path) -> AudioStream:
-    """The main sound stream, if there is one; else raises ``InputError``."""
+    """The main sound stream, if there is one that can be decoded; else raises ``InputError``."""
     stream = container.streams.best("audio")
     if not isinstance(stream, AudioStream):
         raise InputError(f"{path} has no sound in it.")
+    context = stream.codec_context
+    if context is None or not getattr(context, "sample_rate", 0) or not context.layout.nb_channels:
+        raise InputError(f"{path} is damaged, or its sound is in an unknown format: its header does not make sense.")
     return stream
 
 
-def _recorded_seconds(container: InputContainer, stream: AudioStream, path: str | Path) -> float | None:
+def picture_start(container: InputContainer) -> float | None:
+    """Seconds at which the picture starts; None if there is only sound, or cover art."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return 0.0 if stream.start_time is None else float(stream.start_time * (stream.time_base or 0))
+    return None
+
+
+def _recorded_seconds(container: InputContainer, stream: AudioStream, path: Path) -> float | None:
     """How long the file says its sound is; None if it does not say."""
-    exact_mp3 = container.format.name == "mp3" and stream.start_time  # the encoder's delay comes with the exact length
-    if not (exact_mp3 or container.format.name.startswith(_RECORDS_LENGTH)):
+    kind = container.format.name
+    exact_mp3 = kind == "mp3" and stream.start_time  # the encoder's delay comes with the exact length
+    if not (exact_mp3 or kind.startswith(_RECORDS_LENGTH)):
         return None
+    if tagged := tagged_seconds(stream):
+        start = 0.0 if stream.start_time is None else float(stream.start_time * (stream.time_base or 0))
+        return tagged - start
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
-        return seconds * _recorded_share(Path(path)) if container.format.name == "wav" else seconds
+        return _recorded_wav(path, seconds) if kind == "wav" else seconds
     if container.duration and len(container.streams) == 1:
         return (container.duration - (container.start_time or 0)) / av.time_base
     return None
 
 
-def _recorded_share(path: Path) -> float:
-    """How much longer a WAV file is by its own header than in fact; FFmpeg shortens the duration to what is there."""
+def _recorded_wav(path: Path, seconds: float) -> float | None:
+    """How long a WAV file is by its own header; FFmpeg shortens the duration to what is there, and trusts no size."""
     with path.open("rb") as file:
         recorded = int.from_bytes(file.read(8)[4:], "little")
-    return 1 if recorded == 0xFFFFFFFF else max(1, recorded / path.stat().st_size)  # 2³²-1: written to a pipe
-
-
-def _resampler(sample_format: str, layout: av.AudioLayout | str, rate: int, frame_size: int) -> av.AudioResampler:
-    """One that fills gaps in the timestamps with silence ("async")."""
-    return av.AudioResampler(sample_format, layout, rate, frame_size, options={"async": "1"})
-
-
-def carried_packets(path: str | Path, output: OutputContainer, duration: float | None) -> Generator[av.Packet]:
-    """Add a sound stream to ``output``, then yield the packets for it; the first sample of the sound is at time zero.
-
-    Packets are the file's own if the codec is one of ``CARRIED_CODECS``, else FLAC. They end at ``duration`` seconds.
-    """
-    with open_media(path) as source:
-        stream = sound_stream(source, path)
-        first = next((frame for packet in source.demux(stream) for frame in decode(packet)), None)
-    if first is None:
-        raise InputError(f"{path} holds no sound: its duration is zero.")
-    with open_media(path) as source:
-        stream = sound_stream(source, path)
-        if stream.codec_context.codec.canonical_name in CARRIED_CODECS:
-            packets = _copied(source, stream, output, start=first.pts or 0)
-        else:
-            packets = _as_flac(source, stream, output, "s16" if first.format.bytes <= 2 else "s32")
-        for packet in packets:
-            if duration is not None and packet_time(packet) >= duration:
-                break
-            yield packet
-
-
-def packet_time(packet: av.Packet) -> float:
-    """Seconds at which ``packet`` starts."""
-    assert packet.pts is not None and packet.time_base is not None
-    return float(packet.pts * packet.time_base)
-
-
-def _copied(source: InputContainer, stream: AudioStream, output: OutputContainer, start: int) -> Iterator[av.Packet]:
-    copy = output.add_stream_from_template(stream)
-    for packet in source.demux(stream):
-        if packet.pts is not None and packet.dts is not None:  # the last one is empty
-            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, copy
-            yield packet
-
-
-def _as_flac(
-    source: InputContainer, stream: AudioStream, output: OutputContainer, sample_format: str
-) -> Iterator[av.Packet]:
-    """FLAC of 16 bits per sample, or for "s32" of 24, the upper ones."""
-    layout = stream.layout if stream.layout.nb_channels <= 8 else "stereo"  # 8 is the most that FLAC holds
-    copy = output.add_stream("flac", rate=stream.rate)
-    copy.codec_context.format, copy.codec_context.layout = sample_format, layout
-    copy.codec_context.open()  # now it knows its frame size
-    resampler = _resampler(sample_format, layout, stream.rate, copy.codec_context.frame_size)
-    frames = chain.from_iterable(map(decode, source.demux(stream)))
-    samples = 0
-    for frame in chain(frames, [None]):
-        for part in resampler.resample(frame):
-            part.pts, part.time_base = samples, Fraction(1, stream.rate)
-            samples += part.samples
-            yield from copy.encode(part)
-    yield from copy.encode(None)
+    if recorded == 0 or recorded >= _STREAMED:
+        return None
+    return seconds * max(1, recorded / path.stat().st_size)

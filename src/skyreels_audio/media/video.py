@@ -1,65 +1,74 @@
-"""Moving pictures."""
+"""Moving pictures, read."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise, repeat
-from math import ceil, inf
+from itertools import chain, islice, pairwise, repeat
+from math import ceil
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 
-from skyreels_audio.media.files import InputError, decode, open_media, replacing, writing
-from skyreels_audio.media.sound import carried_packets, packet_time
+from skyreels_audio.media.files import LONGEST_GAP, InputError, decode, open_media, tagged_seconds
+from skyreels_audio.media.frames import Pose, StoredFrame, is_yuv
 
-if TYPE_CHECKING:
-    from skyreels_audio.media.stored import StoredFrame
-
-AI_GENERATED = "AI-generated video, made with SkyReels-Audio"
-"""The note about its origin that a written video carries in its metadata unless told otherwise."""
-
-
-@dataclass(frozen=True)
-class Colour:
-    """What the numbers of Y, U and V mean, in FFmpeg's codes (ITU-T H.273)."""
-
-    space: int = int(Colorspace.ITU709)
-    range: int = int(ColorRange.MPEG)
-    primaries: int = int(ColorPrimaries.BT709)
-    transfer: int = int(ColorTrc.BT709)
-
-    @classmethod
-    def of(cls, frame: VideoFrame) -> "Colour":
-        return cls(frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc)
-
-    def tag(self, target):
-        """Write the codes onto a frame or an encoder; return it."""
-        target.colorspace, target.color_range = self.space, self.range
-        target.color_primaries, target.color_trc = self.primaries, self.transfer
-        return target
+HDR = {int(ColorTrc.SMPTE2084): "HDR (PQ)", int(ColorTrc.ARIB_STD_B67): "HDR (HLG)"}
+FASTER = 1.5  # a video with a steady beat is at most so much faster than its average: it left out some frames
+MOST_PIXELS = 8192 * 4320  # of a frame: what H.264 knows as its largest level
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Upright size in pixels, frames per second, number of frames and seconds of a video's picture track."""
+    """Upright size in pixels, frames per second, number of frames and seconds of a video's picture track.
+
+    Attributes:
+        pose: how stored frames are turned to stand upright; ``read_video`` turns them.
+        aspect: width of an upright pixel over its height.
+        duration: recorded seconds of picture.
+        whole: whether ``duration`` is that of the picture alone, so that less than that is a truncated file.
+        codec, pixel_format, bits, transfer, alpha: how the picture is stored; bits per sample, FFmpeg's transfer code.
+        variable: whether frames come at uneven times.
+        others: how many further tracks of each kind the file has, "chapters" among them.
+    """
 
     width: int
     height: int
     fps: float
     frames: int
     duration: float
+    whole: bool
     has_audio: bool
-    rotation: int
-    """Degrees, counter-clockwise, by which the stored frames are turned to stand upright; ``read_video`` turns them."""
+    pose: Pose
+    aspect: Fraction
+    codec: str
+    pixel_format: str
+    bits: int
+    transfer: int
+    alpha: bool
+    variable: bool
+    others: dict[str, int]
+
+    @property
+    def changes(self) -> list[str]:
+        """What a video written from the stored frames of this one does not keep, as phrases."""
+        odd = [name for name, side in (("column", self.width), ("row", self.height)) if side % 2]
+        dropped = ", ".join(f"{count} {kind}" for kind, count in sorted(self.others.items()) if count)
+        said = [
+            (bool(self.pose), self.pose.words),
+            (bool(odd), f"cut by one {' and one '.join(odd)}: H.264 holds even sizes"),
+            (self.bits > 8, f"{self.bits} bits per sample become 8"),
+            (self.transfer in HDR, f"{HDR.get(self.transfer)} stays, in its own colours"),
+            (self.alpha, "transparency is left out"),
+            (self.variable, f"frames at uneven times become {self.fps:g} per second, repeated or left out"),
+            (bool(dropped), f"not carried: {dropped}"),
+        ]
+        return [phrase for holds, phrase in said if holds]
 
 
 def probe_video(path: str | Path) -> VideoInfo:
@@ -69,14 +78,56 @@ def probe_video(path: str | Path) -> VideoInfo:
         frame = next(_decoded(container, stream), None)
         if frame is None:
             raise InputError(f"{path} is damaged or truncated: not one frame of it can be read.")
+        if frame.width * frame.height > MOST_PIXELS:
+            raise InputError(f"{path} has frames of {frame.width}×{frame.height}; at most 8192×4320 can be written.")
+        own = stream.duration and stream.time_base or tagged_seconds(stream)
+        duration = _recorded_seconds(container, stream)
+        pose, aspect = Pose.of(frame), stream.sample_aspect_ratio or Fraction(1)
+        sides, aspect = (frame.width, frame.height), aspect if aspect > 0 else Fraction(1)
+        width, height = reversed(sides) if pose.transposed else sides
+        variable = _is_variable(path)
         fps = _frame_rate(stream)
-        if stream.duration and stream.time_base:
-            duration = float(stream.duration * stream.time_base)
-        else:
-            duration = (container.duration or 0) / av.time_base
-        width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-        frames = stream.frames or round(duration * fps)
-        return VideoInfo(width, height, float(fps), frames, duration, bool(container.streams.audio), frame.rotation)
+        counted = stream.frames if fps == stream.average_rate and not variable else 0
+        colours = [part.bits for part in frame.format.components]
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=float(fps),
+            frames=counted or round(duration * fps),
+            duration=duration,
+            whole=bool(own) or len(container.streams) == 1,
+            has_audio=bool(container.streams.audio),
+            pose=pose,
+            aspect=1 / aspect if pose.transposed else aspect,
+            codec=stream.codec_context.codec.canonical_name,
+            pixel_format=frame.format.name,
+            bits=max(colours) if is_yuv(frame.format) else 8,
+            transfer=int(frame.color_trc),
+            alpha=_is_transparent(frame) or stream.metadata.get("alpha_mode") == "1",
+            variable=variable,
+            others=_others(container),
+        )
+
+
+def _is_transparent(frame: VideoFrame) -> bool:
+    alpha = any(part.is_alpha for part in frame.format.components)
+    return alpha and bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
+
+
+def _others(container: InputContainer) -> dict[str, int]:
+    """How many tracks there are besides the picture and one sound, and chapters."""
+    streams = container.streams
+    pictures = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+    counts = {"video tracks": len(pictures) - 1, "sound tracks": max(0, len(streams.audio) - 1)}
+    counts |= {"subtitle tracks": len(streams.subtitles), "data tracks": len(streams.data)}
+    counts["chapters"] = len(container.chapters())
+    return counts
+
+
+def _recorded_seconds(container: InputContainer, stream: VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return tagged_seconds(stream) or (container.duration or 0) / av.time_base
 
 
 def read_video(path: str | Path, fps: float | None = None) -> Iterator[np.ndarray]:
@@ -85,141 +136,84 @@ def read_video(path: str | Path, fps: float | None = None) -> Iterator[np.ndarra
     With ``fps``, frame k is what is shown at k / fps seconds, frames repeated or left out; else every frame as stored.
     Raises ``InputError`` if there is no such file or no moving picture in it.
     """
-    yield from map(_upright_rgb, timed_frames(path, fps))
+    for frame in timed_frames(path, fps):
+        yield np.ascontiguousarray(Pose.of(frame).upright(frame.to_ndarray(format="rgb24")))
+
+
+def read_stored(path: str | Path, fps: float | None = None) -> Iterator[StoredFrame]:
+    """Like :func:`read_video`, frames as they are stored."""
+    last: tuple[VideoFrame, StoredFrame] | None = None
+    for frame in timed_frames(path, fps):
+        if last is None or frame is not last[0]:  # a repeated one is one object
+            last = frame, StoredFrame.of(frame)
+        yield last[1]
 
 
 def timed_frames(path: str | Path, fps: float | None = None) -> Iterator[VideoFrame]:
-    """The codec library's own frames that :func:`read_video` shows, not yet turned upright."""
+    """The codec library's own frames that :func:`read_video` shows, not yet turned upright, all of one size."""
     with open_media(path) as container:
         stream = _picture_stream(container, path)
-        frames = _decoded(container, stream)
+        frames = _of_one_size(_decoded(container, stream))
         if fps is None:
             yield from frames
             return
-        start, yielded, last = None, 0, float(1 / _frame_rate(stream))
+        period = float(1 / _frame_rate(stream))
+        begin, now, yielded = None, 0.0, 0
         for frame, following in pairwise(chain(frames, [None])):
             assert frame is not None
-            start = frame.time if start is None else start
-            gone = (following.time if following else frame.time + last) - start  # when it is no longer shown
-            count = ceil((gone - 1e-3) * fps) - yielded  # containers round times to a millisecond
+            if begin is None:
+                begin = now = frame.time or 0.0
+            gone = now + period if following is None or following.time is None else following.time
+            if gone - now > LONGEST_GAP:
+                raise InputError(f"{path} is damaged: its picture stands for {gone - now:.0f} s, by its own clock.")
+            now = gone  # when the frame is no longer shown
+            count = ceil((gone - begin - 1e-3) * fps) - yielded  # containers round times to a millisecond
             if count > 0:
                 yield from repeat(frame, count)
                 yielded += count
 
 
 def _picture_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """The first video stream that is not cover art."""
+    """The first video stream that is not cover art and can be decoded."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise InputError(f"{path} holds a picture in a format that cannot be read.")
             stream.thread_type = "AUTO"
             return stream
     raise InputError(f"{path} has no video in it.")
 
 
 def _frame_rate(stream: VideoStream) -> Fraction:
-    return stream.average_rate or stream.guessed_rate or Fraction(25)
+    """Frames per second: the beat of the frames where they keep one, else their average."""
+    average, beat = stream.average_rate, stream.guessed_rate
+    if average and beat and average < beat <= FASTER * average:
+        return beat
+    return average or beat or Fraction(25)
+
+
+def _is_variable(path: str | Path, frames: int = 250) -> bool:
+    """Whether the first frames of a video come at uneven times; containers may round those to a few milliseconds."""
+    with open_media(path) as container:
+        stream = _picture_stream(container, path)
+        packets = islice(container.demux(stream), frames)
+        times = sorted(packet.pts * packet.time_base for packet in packets if packet.pts is not None)
+    steps = np.diff([float(time) for time in times])
+    return bool(len(steps) and steps.max() - steps.min() > max(0.004, 0.2 * float(np.median(steps))))
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     return chain.from_iterable(map(decode, container.demux(stream)))
 
 
-def _upright_rgb(frame: VideoFrame) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
-
-
-def to_yuv420p(image: np.ndarray, colour: Colour) -> VideoFrame:
-    """uint8 HWC, RGB → the codec library's frame, with colour at half the resolution."""
-    return VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
-        format="yuv420p",
-        dst_colorspace=colour.space,
-        dst_color_range=colour.range,
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
-    )
-
-
-class VideoWriter:
-    """Writes an MP4 that plays everywhere (H.264 in yuv420p, index at the front); the same frames give the same bytes.
-
-    A context manager: the file appears under its name when the block ends well, and not at all when it does not.
-
-    Args:
-        path: the file to write; an older one is replaced.
-        width, height: of the frames, in pixels; even, since yuv420p halves them.
-        fps: frames per second.
-        audio: a file whose sound is carried: packets untouched (``CARRIED_CODECS``) or as lossless FLAC (the others).
-        duration: seconds of that sound to carry; all by default.
-        comment: the note about the video's origin in its metadata.
-        crf: how much the encoder may lose, 0 (nothing) to 51.
-        colour: of the frames, if they are stored frames.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        width: int,
-        height: int,
-        fps: float,
-        audio: str | Path | None = None,
-        duration: float | None = None,
-        comment: str = AI_GENERATED,
-        crf: int = 17,
-        colour: Colour = Colour(),  # noqa: B008
-    ) -> None:
-        if width % 2 or height % 2:
-            raise ValueError(f"the size of an H.264 video must be even, not {width}×{height}")
-        self._path, self._audio, self._duration, self._comment = Path(path), audio, duration, comment
-        self._crf, self._colour = crf, colour
-        self._width, self._height, self._rate = width, height, Fraction(fps).limit_denominator(1001)
-        self._frames = 0
-
-    def __enter__(self) -> Self:
-        with writing(self._path), ExitStack() as stack:
-            partial = stack.enter_context(replacing(self._path))
-            options = {"movflags": "+faststart", "fflags": "+bitexact"}
-            self._output = stack.enter_context(av.open(f"file:{partial}", "w", format="mp4", options=options))
-            self._output.metadata["comment"] = self._output.metadata["description"] = self._comment
-            self._video = self._add_video()
-            self._sound, self._packet = None, None
-            if self._audio is not None:
-                self._sound = stack.enter_context(closing(carried_packets(self._audio, self._output, self._duration)))
-                self._packet = next(self._sound, None)  # adds the stream, before anything is written
-            self._close = stack.pop_all().__exit__
-        return self
-
-    def _add_video(self) -> VideoStream:
-        # The number of threads is fixed because the bytes that x264 writes depend on it.
-        stream = self._output.add_stream("libx264", rate=self._rate, options={"crf": str(self._crf), "threads": "4"})
-        stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
-        self._colour.tag(stream.codec_context)
-        return stream
-
-    def write(self, frame: "np.ndarray | StoredFrame") -> None:
-        """Append one frame of the video's size: uint8 HWC, or a frame as another video stores it."""
-        size = frame.shape[:2] if isinstance(frame, np.ndarray) else frame.size
-        if size != (self._height, self._width):
-            raise ValueError(f"a frame of {size[1]}×{size[0]} does not fit a video of {self._width}×{self._height}")
-        picture = to_yuv420p(frame, self._colour) if isinstance(frame, np.ndarray) else frame.frame()
-        picture.pts, picture.time_base = self._frames, 1 / self._rate
-        self._frames += 1
-        with writing(self._path):
-            self._output.mux(self._video.encode(picture))
-            self._mux_sound(until=float(self._frames / self._rate))
-
-    def _mux_sound(self, until: float) -> None:
-        """Sound keeps step with the picture, so that neither piles up in memory."""
-        while self._sound and self._packet and packet_time(self._packet) < until:
-            self._output.mux(self._packet)
-            self._packet = next(self._sound, None)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with writing(self._path):
-            if kind is not None:
-                self._close(kind, error, trace)
-                return
-            with ExitStack() as stack:
-                stack.push(self._close)
-                self._output.mux(self._video.encode(None))
-                self._mux_sound(until=inf)
+def _of_one_size(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """Scaled to the first one's size, should it change midway, as FFmpeg does."""
+    first = next(frames, None)
+    if first is None:
+        return
+    yield first
+    for frame in frames:
+        if (frame.width, frame.height) != (first.width, first.height):
+            yield frame.reformat(width=first.width, height=first.height)
+        else:
+            yield frame

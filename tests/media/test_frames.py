@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skyreels_audio.media import StoredFrame, VideoWriter, probe_video, read_stored, read_video
-from skyreels_audio.media.stored import _upright
-from skyreels_audio.media.video import Colour
+from skyreels_audio.media import Colour, VideoWriter, probe_video, read_stored, read_video
+from skyreels_audio.media.frames import Pose
 
 SIZE = 48, 64
 
@@ -40,10 +39,11 @@ def test_repainting_a_region_leaves_the_other_samples(video: Path) -> None:
     repainted = frame.repainted(wanted)
     inside = np.zeros(SIZE, bool)
     inside[10:20, 30:50] = True
-    assert np.array_equal(repainted.yuv[: SIZE[0]][~inside], frame.yuv[: SIZE[0]][~inside])
+    assert np.array_equal(repainted.planes[0][~inside], frame.planes[0][~inside])
     assert abs(repainted.rgb()[12:18, 32:48].astype(int) - [90, 120, 60]).max() <= 4
-    halves = np.tile(inside.reshape(SIZE[0] // 2, 2, SIZE[1] // 2, 2).any(axis=(1, 3)).reshape(-1, SIZE[1]), (2, 1))
-    assert np.array_equal(repainted.yuv[SIZE[0] :][~halves], frame.yuv[SIZE[0] :][~halves])
+    halves = inside.reshape(SIZE[0] // 2, 2, SIZE[1] // 2, 2).any(axis=(1, 3))
+    for painted, stored in zip(repainted.planes[1:], frame.planes[1:], strict=True):
+        assert np.array_equal(painted[~halves], stored[~halves])
 
 
 def test_stored_frames_written_lose_less_than_pictures(video: Path, tmp_path: Path) -> None:
@@ -58,14 +58,19 @@ def test_stored_frames_written_lose_less_than_pictures(video: Path, tmp_path: Pa
     assert loss["stored"] < loss["pictures"] / 3
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_turned_frames_are_turned_upright(video: Path, quarters: int) -> None:
-    frame = next(read_stored(video))
-    turned = StoredFrame(_upright(frame.yuv, quarters), frame.colour)
-    luma = frame.yuv[: SIZE[0]]
-    assert np.array_equal(turned.yuv[: turned.size[0]], np.rot90(luma, quarters))
-    back = StoredFrame(_upright(turned.yuv, 4 - quarters), frame.colour)
-    assert np.array_equal(back.yuv, frame.yuv)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_each_pose_puts_pixels_where_the_matrix_says(transposed: bool, mirrored: bool, flipped: bool) -> None:
+    pose = Pose(transposed, mirrored, flipped)
+    stored = np.arange(6).reshape(2, 3)
+    shown = pose.upright(stored)
+    y, x = np.mgrid[:2, :3]
+    right, down = (y, x) if transposed else (x, y)
+    right = right.max() - right if mirrored else right
+    down = down.max() - down if flipped else down
+    assert np.array_equal(shown[down, right], stored)
+    assert bool(pose.words) == (transposed or mirrored or flipped) == bool(pose)
 
 
 def test_a_frame_of_another_size_is_refused(video: Path, tmp_path: Path) -> None:
