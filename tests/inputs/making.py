@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
 
@@ -42,6 +44,7 @@ def write_clip(
     height, width, _ = frames[0].shape
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options={"crf": "4", **(options or {})})
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.thread_count = 1
         for name, value in (colour or {}).items():
@@ -87,8 +90,9 @@ def write_sound(
     """Encode float samples, their timestamps delayed by ``start`` seconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options={"strict": "-2"})
+        assert isinstance(stream, AudioStream)
         context = stream.codec_context
-        assert isinstance(context, av.AudioCodecContext) and context.codec.audio_formats
+        assert context.codec.audio_formats
         context.layout, context.format = layout, context.codec.audio_formats[0].name
         context.open()
         resampler = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or 1024)

@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import damaged, ffmpeg, muxed, needs_ffmpeg, pictures, tones, write_clip, write_sound, write_wav
 
-from skyreels_audio.media import InputError, VideoWriter, plan_carriage, read_audio, read_sound
+from skyreels_audio.media import AudioCodec, InputError, VideoWriter, plan_carriage, read_audio, read_sound
 
-quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def carried(path: Path, audio: Path, seconds: float, duration: float | None = None, codec="aac", fps: int = 25) -> Path:
-    with VideoWriter(path, 32, 32, fps, audio, duration, audio_codec=codec) as writer:
-        for frame in pictures(round(seconds * fps), 32, 32):
+def carried(path: Path, audio: Path, seconds: float, duration: float | None = None, codec: AudioCodec = "aac") -> Path:
+    with VideoWriter(path, 32, 32, 25, audio, duration, audio_codec=codec) as writer:
+        for frame in pictures(round(seconds * 25), 32, 32):
             writer.write(frame)
     return path
 
@@ -94,7 +94,7 @@ def test_a_videos_own_sound_stays_where_it_is(tmp_path_factory, at: float, codec
 
 @pytest.mark.parametrize(("codec", "suffix"), [("aac", ".m4a"), ("flac", ".flac"), ("libmp3lame", ".mp3")])
 @pytest.mark.parametrize("wanted", ["aac", "flac", "copy"])
-def test_trimmed_sound_ends_with_the_picture(tmp_path: Path, codec: str, suffix: str, wanted: str) -> None:
+def test_trimmed_sound_ends_with_the_picture(tmp_path: Path, codec: str, suffix: str, wanted: AudioCodec) -> None:
     sound = write_sound(tmp_path / f"a{suffix}", tones(2, 16000, 1), codec, 16000, "mono")
     video = carried(tmp_path / "out.mp4", sound, 1, duration=1.0, codec=wanted)
     assert abs(len(read_audio(video)) / 16000 - 1) < 0.04

@@ -138,15 +138,16 @@ def _encoded(
     decoder: SoundDecoder, output: OutputContainer, duration: float | None, carriage: Carriage
 ) -> Iterator[av.Packet]:
     stream = output.add_stream(carriage.codec, rate=carriage.rate)
+    assert isinstance(stream, AudioStream)
     context = stream.codec_context
-    assert isinstance(context, av.AudioCodecContext)
     context.layout = carriage.layout
     context.format = "fltp" if carriage.codec == "aac" else carriage.sample_format
     if carriage.codec == "aac":
         context.bit_rate = AAC_BITS * context.layout.nb_channels
     context.open()  # now it knows its frame size
     samples = 0
-    for chunk_nC in _in_pieces(decoder, context.frame_size, duration and round(duration * carriage.rate)):
+    most = None if duration is None else round(duration * carriage.rate)
+    for chunk_nC in _in_pieces(decoder, context.frame_size, most):
         planar = context.format.is_planar
         data = chunk_nC.T if planar else chunk_nC.reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(data), context.format.name, context.layout.name)

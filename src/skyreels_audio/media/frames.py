@@ -5,6 +5,7 @@ more than a good encoder does: 44.8 dB of PSNR at best on 256 × 256 footage.
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
@@ -54,7 +55,8 @@ class Pose:
     @classmethod
     def of(cls, frame: VideoFrame) -> "Pose":
         """From the display matrix, as FFmpeg turns frames; an angle between quarters counts as the nearest one."""
-        matrix = next((data for data in frame.side_data if data.type == SideData.DISPLAYMATRIX), None)
+        side_data: Any = frame.side_data  # a mapping that iterates over its values
+        matrix = next((data for data in side_data if data.type == SideData.DISPLAYMATRIX), None)
         if matrix is None:
             return cls()
         # x on screen = a x + c y, y on screen = b x + d y (ISO/IEC 14496-12, 6.2.2)
@@ -147,7 +149,7 @@ def to_yuv420p(image: np.ndarray, colour: Colour) -> VideoFrame:
 def _planes(frame: VideoFrame) -> Planes:
     """Y, U and V of a frame in yuv420p."""
     y, u, v = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in frame.planes
     )
     return y, u, v

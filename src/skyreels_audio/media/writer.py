@@ -54,7 +54,8 @@ class VideoWriter:
         if width % 2 or height % 2:
             raise ValueError(f"the size of an H.264 video must be even, not {width}×{height}")
         self._path, self._audio, self._duration, self._comment = Path(path), audio, duration, comment
-        self._crf, self._colour, self._aspect, self._audio_codec = crf, colour, aspect, audio_codec
+        self._crf, self._colour, self._aspect = crf, colour, aspect
+        self._audio_codec: AudioCodec = audio_codec
         self._width, self._height, self._rate = width, height, Fraction(fps).limit_denominator(1001)
         self._frames = 0
 
