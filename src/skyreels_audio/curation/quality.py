@@ -1,0 +1,120 @@
+"""Stage 4: is the picture sharp, clean, well lit, and is the camera steady. Pictures are luma, float32, 0 … 255."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from skyreels_audio.curation.footage import FPS, footage
+from skyreels_audio.curation.schema import Clip
+from skyreels_audio.curation.stage import Stage, need_packages
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+MOTION_WIDTH = 160  # pixels of the frames in which motion is measured
+FLOW_PAIRS = 6  # pairs of frames whose optical flow is measured
+EQUAL = 0.02  # mean grey step below which a frame repeats the one before
+
+
+class Quality(Stage):
+    """Measures that need no model, on a few frames in the source's own resolution and on all frames made small."""
+
+    name: ClassVar[str] = "quality"
+
+    def check(self) -> None:
+        need_packages(self.name, "cv2")
+
+    def __call__(self, clip: Clip) -> Clip:
+        shown = footage(clip)
+        stills = [still @ LUMA for still in shown.stills]
+        small_FHW = _small(shown.luma_FHW)
+        steps = np.abs(np.diff(shown.luma_FHW[:, ::2, ::2], axis=0)).mean(axis=(1, 2))
+        return replace(
+            clip,
+            sharpness=float(np.median([sharpness(still) for still in stills])),
+            noise=float(np.median([noise(still) for still in stills])),
+            brightness=float(np.mean([still.mean() for still in stills]) / 255),
+            clipped=float(np.mean([((still < 4) | (still > 251)).mean() for still in stills])),
+            blockiness=float(np.median([blockiness(still) for still in stills])),
+            duplicates=float((steps < EQUAL).mean()) if len(steps) else 0.0,
+            shake=shake(small_FHW),
+            flow=flow(small_FHW),
+        )
+
+
+def sharpness(luma_HW: np.ndarray) -> float:
+    """1 - blur: how much a blur of nine pixels takes away from the picture's own steps, 0 … 1.
+
+    Source: Crété et al., "The blur effect: perception and estimation with a new no-reference perceptual blur metric",
+    2007.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    blurs = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(luma_HW, axis=axis))
+        blurred = np.abs(np.diff(uniform_filter1d(luma_HW, 9, axis=axis), axis=axis))
+        total = float(steps.sum())
+        blurs.append(1.0 if total < 1e-6 else 1 - float(np.maximum(steps - blurred, 0).sum()) / total)
+    return 1 - max(blurs)
+
+
+def noise(luma_HW: np.ndarray) -> float:
+    """Standard deviation of the noise in grey levels, where the picture is smoothest.
+
+    Source: Immerkær, "Fast noise variance estimation", 1996, on blocks of 16 pixels.
+    """
+    from scipy.ndimage import convolve
+
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    response = np.abs(convolve(luma_HW, mask))
+    height, width = (side // 16 * 16 for side in luma_HW.shape)
+    blocks = response[:height, :width].reshape(height // 16, 16, width // 16, 16).mean(axis=(1, 3))
+    return float(np.percentile(blocks, 25) * np.sqrt(np.pi / 2) / 6)
+
+
+def blockiness(luma_HW: np.ndarray) -> float:
+    """Mean step across the borders of blocks of 8 pixels over that elsewhere: 1 without blocks."""
+    ratios = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(luma_HW, axis=axis)).mean(axis=1 - axis)
+        border = np.arange(1, len(steps) + 1) % 8 == 0
+        ratios.append(float(steps[border].mean() / (steps[~border].mean() + 0.1)))
+    return max(ratios)
+
+
+def shake(small_FHW: np.ndarray) -> float:
+    """Root mean square of what the picture's shift jumps to and fro from frame to frame, per mille of its width."""
+    import cv2
+
+    if len(small_FHW) < 4:
+        return 0.0
+    window = cv2.createHanningWindow(small_FHW.shape[:0:-1], cv2.CV_32F)
+    shifts = [cv2.phaseCorrelate(a, b, window)[0] for a, b in zip(small_FHW[:-1], small_FHW[1:], strict=True)]
+    jerks = np.diff(np.array(shifts), axis=0)
+    return float(np.sqrt(np.square(jerks).sum(axis=1).mean()) / small_FHW.shape[2] * 1000)
+
+
+def flow(small_FHW: np.ndarray) -> float:
+    """Mean magnitude of the optical flow, share of the picture's width per second (Farnebäck, 2003)."""
+    import cv2
+
+    if len(small_FHW) < 2:
+        return 0.0
+    first = np.linspace(0, len(small_FHW) - 2, min(FLOW_PAIRS, len(small_FHW) - 1)).astype(int)
+    lengths = []
+    for index in first:
+        pair = [frame.astype(np.uint8) for frame in small_FHW[index : index + 2]]
+        field = cv2.calcOpticalFlowFarneback(*pair, np.empty(0), 0.5, 2, 13, 2, 5, 1.1, 0)
+        lengths.append(float(np.linalg.norm(field, axis=2).mean()))
+    return float(np.mean(lengths) * FPS / small_FHW.shape[2])
+
+
+def _small(luma_FHW: np.ndarray) -> np.ndarray:
+    """Frames of ``MOTION_WIDTH`` pixels' width."""
+    import cv2
+
+    height = max(8, round(luma_FHW.shape[1] * MOTION_WIDTH / luma_FHW.shape[2]))
+    size = (MOTION_WIDTH, height)
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in luma_FHW])

@@ -1,0 +1,94 @@
+"""The same stages under Ray Data: a pool of actors for every group of stages that needs the same of a machine.
+
+Ray moves sources between actors, holds them back when a later group is slower, and uses all nodes of the cluster and
+fractions of their GPUs. What is finished is our own matter: each source's file, by rename. Its own checkpoints are not
+used, and since a source is scored in a process below its actor, a video that crashes it never reaches Ray's retries.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from itertools import groupby
+
+from skyreels_audio.curation.engine import rows_name
+from skyreels_audio.curation.recipe import Recipe
+from skyreels_audio.curation.schema import Clip, from_table, to_table
+from skyreels_audio.curation.stage import need_packages
+from skyreels_audio.curation.storage import Folder
+from skyreels_audio.curation.worker import Job, Worker, missing
+
+ROUNDS = 3  # passes over what a lost node or actor left unfinished
+MOST_BLOCKS = 4096
+
+
+class Scorer:
+    """An actor: one worker process for some of the stages. The last group writes the rows."""
+
+    def __init__(self, recipe: str, only: list[str], out: str, last: bool) -> None:
+        self._recipe, self._out, self._last = Recipe.model_validate_json(recipe), Folder(out), last
+        self._worker = Worker(self._recipe, frozenset(only))
+
+    def __call__(self, row: dict) -> dict:
+        job: Job = pickle.loads(row["job"])
+        if _finished(job, self._out, self._recipe):  # Ray runs a task again when its result was lost with a node
+            return {"job": b"", "id": job.id}
+        rows = tuple(self._worker.score(job))
+        if self._last:
+            self._out.write_table(rows_name(job.id), to_table(rows))
+        return {"job": b"" if self._last else pickle.dumps(Job(job.id, job.url, rows)), "id": job.id}
+
+
+def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Iterator[list[Clip]]:
+    """Score on the cluster that Ray is connected to, or on this machine; yields each source's rows once written.
+
+    workers: actors of each group, at most. Needs extra ``[curate]``'s ray; ``RAY_ADDRESS`` names a cluster.
+    """
+    need_packages("engine", "ray")
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    context = DataContext.get_current()
+    context.max_errored_blocks = -1  # a lost block is scored in the next round
+    context.enable_progress_bars = False
+    left = {job.id: job for job in jobs}
+    for _ in range(ROUNDS):
+        if not left:
+            return
+        items = [{"job": pickle.dumps(job), "id": job.id} for job in left.values()]
+        data = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS))
+        groups = stage_groups(recipe)
+        for index, (cpus, gpus, names) in enumerate(groups):
+            data = data.map(
+                Scorer,
+                fn_constructor_args=(recipe.model_dump_json(), names, out.url, index == len(groups) - 1),
+                compute=ActorPoolStrategy(min_size=1, max_size=workers),
+                num_cpus=cpus,
+                num_gpus=gpus or None,
+                max_restarts=4,
+                max_task_retries=1,
+            )
+        try:
+            for row in data.iter_rows():
+                if left.pop(row["id"], None) is not None:
+                    yield from_table(out.read_table(rows_name(row["id"])))
+        except ray.exceptions.RayError:
+            if not ray.is_initialized():
+                raise
+
+
+def stage_groups(recipe: Recipe) -> list[tuple[float, float, list[str]]]:
+    """Neighbouring stages that need the same: (cpus, gpus, names). Probe and split go with the first."""
+    stages = [getattr(recipe.stages, name) for name in type(recipe.stages).model_fields]
+    groups = groupby(stages, key=lambda stage: (stage.cpus, stage.gpus))
+    return [(cpus, gpus, [stage.name for stage in group]) for (cpus, gpus), group in groups]
+
+
+def _finished(job: Job, out: Folder, recipe: Recipe) -> bool:
+    """Has another actor written the source's rows since this run began?"""
+    name = rows_name(job.id)
+    if not out.fs.exists(f"{out.root}/{name}"):
+        return False
+    return not any(missing(row, recipe) for row in from_table(out.read_table(name)))

@@ -1,0 +1,128 @@
+"""Which clips are kept: limits over the rows, duplicates across the pool, verdicts of people; the manifest of the kept.
+
+Nothing is measured here, so that another threshold costs seconds.
+
+out/selection.parquet  one row per clip: kept or not, the first reason, all reasons
+out/manifest.parquet   the kept clips as training reads them
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from skyreels_audio.curation.fingerprint import near_duplicates
+from skyreels_audio.curation.recipe import Recipe
+from skyreels_audio.curation.schema import ARRAYS, COLUMNS, Clip, from_table
+from skyreels_audio.curation.storage import Folder
+from skyreels_audio.curation.worker import missing
+from skyreels_audio.media import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ERROR, DUPLICATE, UNSCORED = "error", "duplicates.of", "unscored"
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What becomes of a clip. reasons: every limit that it fails, in the order of the stages; () if it is kept."""
+
+    clip: Clip
+    reasons: tuple[str, ...] = ()
+    duplicate_of: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        return not self.reasons
+
+    @property
+    def reason(self) -> str | None:
+        """The first one, by which the clip counts in the funnel; "stage.error" for what went wrong there."""
+        return self.reasons[0] if self.reasons else None
+
+
+def read_rows(out: Folder, columns: Iterable[str]) -> list[Clip]:
+    """All rows of a curation, with these columns and those that identify a clip; the others are None."""
+    import pyarrow.dataset
+
+    if not any(name.endswith(".parquet") for name in out.files("rows")):
+        raise InputError(f"{out.url} holds no scored clips.")
+    rows = pyarrow.dataset.dataset(f"{out.root}/rows", format="parquet", filesystem=out.fs)
+    wanted = {"id", "source", "stages", *columns} & set(rows.schema.names)
+    return sorted(from_table(rows.to_table(columns=sorted(wanted))), key=lambda clip: clip.id)
+
+
+def select(rows: Iterable[Clip], recipe: Recipe) -> list[Verdict]:
+    """The verdict on every row: error, limits, then duplicates of a clip that is kept."""
+    verdicts = [Verdict(clip, _reasons(clip, recipe)) for clip in rows]
+    if recipe.duplicates is None:
+        return verdicts
+    limits = recipe.duplicates
+    twins = near_duplicates((each.clip for each in verdicts if each.kept), limits.video_bits, limits.audio_bits)
+    return [
+        Verdict(each.clip, (DUPLICATE,), twins[each.clip.id]) if each.clip.id in twins else each for each in verdicts
+    ]
+
+
+def _reasons(clip: Clip, recipe: Recipe) -> tuple[str, ...]:
+    if clip.error is not None:
+        return (f"{clip.error.split(':')[0]}.{ERROR}",)
+    failed = [reason for stage in recipe.limits if stage in clip.stages for reason in recipe.failures(clip, stage)]
+    if not failed and missing(clip, recipe):
+        return (UNSCORED,)
+    return tuple(failed)
+
+
+def funnel(verdicts: Iterable[Verdict]) -> dict[str, tuple[float, Counter[str]]]:
+    """Stage → (hours that reach it, hours rejected there by reason); the last entry, "kept", has the rest.
+
+    A source without clips counts with its own length, one that cannot be read with none.
+    """
+    from skyreels_audio.curation.recipe import Stages
+
+    hours = {name: Counter[str]() for name in ("fetch", "quarantined", *Stages.model_fields, "duplicates")}
+    left = 0.0
+    for each in verdicts:
+        seconds = each.clip.seconds if each.clip.seconds is not None else each.clip.source_seconds or 0.0
+        left += seconds / 3600
+        if each.reason is not None:
+            hours.setdefault(each.reason.split(".")[0], Counter())[each.reason] += seconds / 3600
+    table: dict[str, tuple[float, Counter[str]]] = {}
+    for stage, reasons in hours.items():
+        table[stage] = left, reasons
+        left -= sum(reasons.values())
+    return table | {"kept": (left, Counter())}
+
+
+def write_selection(verdicts: list[Verdict], out: Folder) -> None:
+    import pyarrow as pa
+
+    out.write_table(
+        "selection.parquet",
+        pa.Table.from_pylist(
+            [
+                {
+                    "id": each.clip.id,
+                    "source": each.clip.source,
+                    "start": each.clip.start,
+                    "end": each.clip.end,
+                    "kept": each.kept,
+                    "reason": each.reason,
+                    "reasons": list(each.reasons),
+                    "duplicate_of": each.duplicate_of,
+                }
+                for each in verdicts
+            ],
+            pa.schema(
+                [("id", pa.string()), ("source", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
+                + [("kept", pa.bool_()), ("reason", pa.string()), ("reasons", pa.list_(pa.string()))]
+                + [("duplicate_of", pa.string())]
+            ),
+        ),
+    )
+
+
+LIGHT = tuple(name for name in COLUMNS if name not in ARRAYS)

@@ -1,0 +1,137 @@
+"""Stage 7: do lips and voice go together, how far are they apart, and does that distance stay.
+
+The offline method predicts how far lips open, and how wide they are, from the voice (a linear map of mel spectra, fitted by
+``tools/fit_voice_lips.py``) and correlates that with what landmarks show, at every offset. The expert is a SyncNet.
+
+Legend: F frames at 25 per second, C lip curves (height, width), L offsets, M mel bands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from importlib.resources import as_file, files
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from skyreels_audio.curation.footage import FPS, RATE, footage
+from skyreels_audio.curation.schema import Clip
+from skyreels_audio.curation.stage import Stage
+
+MAX_OFFSET = 15  # frames
+LEAST = 25  # frames of a clip in which offsets can be told
+MELS = 24
+CONTEXT = 5  # frames of sound before and after the one that is predicted
+STRETCH = 25  # frames over which a local offset is measured (Gaussian, standard deviation is a third)
+TURN = 0.08  # correlation that one frame of change in the offset costs on the best path
+
+
+class Synchrony(Stage):
+    """Offset, confidence, and whether the offset wanders."""
+
+    name: ClassVar[str] = "synchrony"
+    method: Literal["landmarks"] = "landmarks"
+
+    def __call__(self, clip: Clip) -> Clip:
+        lips_FC = lip_motion(clip)
+        if lips_FC is None or not clip.has_audio or len(lips_FC) < LEAST:
+            return replace(clip, sync_method=self.method)
+        local_LF = local_correlations(predict_lips(voice_features(footage(clip).sound_n, len(lips_FC))), lips_FC)
+        curve_L = local_LF.mean(axis=1)
+        best = int(curve_L.argmax())
+        path_F = best_path(local_LF)
+        return replace(
+            clip,
+            sync_method=self.method,
+            sync_confidence=float(curve_L[best] - np.median(curve_L)),
+            sync_offset=best - MAX_OFFSET,
+            sync_wander=float(np.ptp(path_F)),
+        )
+
+
+def lip_motion(clip: Clip) -> np.ndarray | None:
+    """Height and width of the mouth over the face's height, as deviations from their own drift: [F, 2]; None unseen."""
+    from scipy.ndimage import gaussian_filter1d
+
+    from skyreels_audio.faces.landmarks import face_height, lip_aperture
+
+    if clip.landmarks is None:
+        return None
+    points_FN2 = clip.landmarks.reshape(-1, 68, 2)
+    seen = np.flatnonzero(np.isfinite(points_FN2).all(axis=(1, 2)))
+    if len(seen) < LEAST:
+        return None
+    curves = [
+        [lip_aperture(points), float(np.linalg.norm(points[54] - points[48])) / face_height(points)]
+        for points in points_FN2[seen]
+    ]
+    every = np.arange(len(points_FN2))
+    lips_FC = np.stack([np.interp(every, seen, curve) for curve in np.array(curves).T], axis=1)
+    return lips_FC - gaussian_filter1d(lips_FC, FPS, axis=0)
+
+
+def voice_features(sound_n: np.ndarray, frames: int) -> np.ndarray:
+    """Log mel spectra around each of ``frames`` frames, levelled over the clip: [F, (2·CONTEXT + 1)·M]."""
+    from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+
+    filters = mel_filter_bank(201, MELS, 60.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
+    sound_n = np.pad(sound_n, (0, max(0, 400 - len(sound_n))))
+    mel_MT = spectrogram(
+        sound_n, window_function(400, "hann"), 400, RATE // 100, fft_length=400, power=2.0, mel_filters=filters
+    )
+    level_TM = np.log(np.maximum(mel_MT.T, 1e-10 + 1e-5 * mel_MT.max()))
+    level_TM = (level_TM - level_TM.mean(axis=0)) / (level_TM.std() + 1e-6)
+    at = np.clip(np.arange(frames)[:, None] * 4 + [0, 1, 2, 3], 0, len(level_TM) - 1)
+    per_frame_FM = level_TM[at].mean(axis=1)
+    around = np.clip(np.arange(frames)[:, None] + np.arange(-CONTEXT, CONTEXT + 1), 0, frames - 1)
+    return per_frame_FM[around].reshape(frames, -1)
+
+
+def predict_lips(features_FX: np.ndarray) -> np.ndarray:
+    """The lip curves [F, C] that a voice lets expect."""
+    return features_FX @ _weights()
+
+
+def local_correlations(predicted_FC: np.ndarray, lips_FC: np.ndarray) -> np.ndarray:
+    """How lips agree with the voice around every frame if the sound is late by -MAX_OFFSET … MAX_OFFSET frames: [L, F].
+
+    Products of standardised curves, mean over the curves, smoothed over ``STRETCH`` frames.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    a, b = (_standardised(curves) for curves in (predicted_FC, lips_FC))
+    count = len(a)
+    rows = []
+    for late in range(-MAX_OFFSET, MAX_OFFSET + 1):
+        at = np.arange(count) + late
+        inside = (at >= 0) & (at < count)
+        product_F = np.where(inside, (a[at.clip(0, count - 1)] * b).mean(axis=1), 0)
+        weight_F = gaussian_filter1d(inside.astype(float), STRETCH / 3, mode="constant")
+        rows.append(gaussian_filter1d(product_F, STRETCH / 3, mode="constant") / np.maximum(weight_F, 0.2))
+    return np.stack(rows)
+
+
+def best_path(local_LF: np.ndarray) -> np.ndarray:
+    """The offset of every frame, as an index of L, on the path with the most agreement (Viterbi): [F]."""
+    count, frames = local_LF.shape
+    turn_LL = TURN * np.abs(np.subtract.outer(np.arange(count), np.arange(count))) * STRETCH
+    total_L, came = local_LF[:, 0].copy(), []
+    for frame in range(1, frames):
+        options_LL = total_L[None] - turn_LL
+        came.append(options_LL.argmax(axis=1))
+        total_L = options_LL.max(axis=1) + local_LF[:, frame]
+    path = [int(total_L.argmax())]
+    for before in reversed(came):
+        path.append(int(before[path[-1]]))
+    return np.array(path[::-1])
+
+
+def _standardised(curves_FC: np.ndarray) -> np.ndarray:
+    return (curves_FC - curves_FC.mean(axis=0)) / (curves_FC.std(axis=0) + 1e-9)
+
+
+@cache
+def _weights() -> np.ndarray:
+    with as_file(files("skyreels_audio.curation") / "assets" / "voice_lips.npy") as path:
+        return np.load(path).astype(np.float32)
