@@ -1,8 +1,8 @@
 """Fit the linear map from mel spectra to lip curves that curation's offline synchrony uses.
 
-    python tools/fit_voice_lips.py FOLDER… --every 4 --out src/skyreels_audio/curation/assets/voice_lips.npy
+    python tools/fit_voice_lips.py FOLDER… --out src/skyreels_audio/curation/assets/voice_lips.npy
 
-Every n-th video of each folder is used; the rest stays unseen. Ridge regression, all folders weighing the same.
+The folders hold synchronous videos of one speaker each. Ridge regression, all folders weighing the same.
 """
 
 import argparse
@@ -35,13 +35,11 @@ def examples(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--every", type=int, default=4)
-    parser.add_argument("--most", type=int, default=100, help="videos of a folder")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     gram, cross = 0.0, 0.0
     for folder in given.folders:
-        paths = sorted(folder.glob("*.mp4"))[:: given.every][: given.most]
+        paths = sorted(folder.glob("*.mp4"))
         found = [each for each in map(examples, paths) if each is not None]
         x_FX, y_FC = (np.concatenate(part) for part in zip(*found, strict=True))
         print(f"{folder}: {len(found)} videos, {len(x_FX)} frames", flush=True)

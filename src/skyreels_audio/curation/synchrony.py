@@ -1,9 +1,9 @@
 """Stage 7: do lips and voice go together, how far are they apart, and does that distance stay.
 
-The offline method predicts how far lips open, and how wide they are, from the voice (a linear map of mel spectra, fitted by
-``tools/fit_voice_lips.py``) and correlates that with what landmarks show, at every offset. The expert is a SyncNet.
+The offline method predicts how far lips open, and how wide they are, from the voice (a linear map of mel spectra, fitted
+by ``tools/fit_voice_lips.py``) and correlates that with what landmarks show, at every offset.
 
-Legend: F frames at 25 per second, C lip curves (height, width), L offsets, M mel bands.
+Legend: F frames at 25 per second, C lip curves (height, width), A offsets, B drifts, M mel bands.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ MAX_OFFSET = 15  # frames
 LEAST = 25  # frames of a clip in which offsets can be told
 MELS = 24
 CONTEXT = 5  # frames of sound before and after the one that is predicted
-STRETCH = 25  # frames over which a local offset is measured (Gaussian, standard deviation is a third)
-TURN = 0.08  # correlation that one frame of change in the offset costs on the best path
+OFFSETS = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
+DRIFTS = np.arange(-16, 17)  # frames by which an offset may change during the clip
+GAIN = 0.08  # by which a changing offset must explain lips better than a constant one before it counts
+LEAST_AGREEMENT = 0.05  # below it there is nothing to gain on
 
 
 class Synchrony(Stage):
@@ -37,16 +39,17 @@ class Synchrony(Stage):
         lips_FC = lip_motion(clip)
         if lips_FC is None or not clip.has_audio or len(lips_FC) < LEAST:
             return replace(clip, sync_method=self.method)
-        local_LF = local_correlations(predict_lips(voice_features(footage(clip).sound_n, len(lips_FC))), lips_FC)
-        curve_L = local_LF.mean(axis=1)
-        best = int(curve_L.argmax())
-        path_F = best_path(local_LF)
+        curves_BA = agreement(predict_lips(voice_features(footage(clip).sound_n, len(lips_FC))), lips_FC)
+        constant_A = curves_BA[len(DRIFTS) // 2]
+        best = int(constant_A.argmax())
+        drifting_B = curves_BA.max(axis=1)
+        gain = float(drifting_B.max() / max(constant_A[best], LEAST_AGREEMENT)) - 1
         return replace(
             clip,
             sync_method=self.method,
-            sync_confidence=float(curve_L[best] - np.median(curve_L)),
-            sync_offset=best - MAX_OFFSET,
-            sync_wander=float(np.ptp(path_F)),
+            sync_confidence=float(constant_A[best] - np.median(constant_A)),
+            sync_offset=int(OFFSETS[best]),
+            sync_wander=float(abs(DRIFTS[drifting_B.argmax()])) if gain >= GAIN else 0.0,
         )
 
 
@@ -93,38 +96,19 @@ def predict_lips(features_FX: np.ndarray) -> np.ndarray:
     return features_FX @ _weights()
 
 
-def local_correlations(predicted_FC: np.ndarray, lips_FC: np.ndarray) -> np.ndarray:
-    """How lips agree with the voice around every frame if the sound is late by -MAX_OFFSET … MAX_OFFSET frames: [L, F].
+def agreement(predicted_FC: np.ndarray, lips_FC: np.ndarray) -> np.ndarray:
+    """How lips agree with the voice if the sound is late by a + b·t frames, t from -½ to ½ over the clip: [B, A].
 
-    Products of standardised curves, mean over the curves, smoothed over ``STRETCH`` frames.
+    Mean products of standardised curves over the frames that have both; rows are ``DRIFTS``, columns ``OFFSETS``.
     """
-    from scipy.ndimage import gaussian_filter1d
-
-    a, b = (_standardised(curves) for curves in (predicted_FC, lips_FC))
-    count = len(a)
-    rows = []
-    for late in range(-MAX_OFFSET, MAX_OFFSET + 1):
-        at = np.arange(count) + late
-        inside = (at >= 0) & (at < count)
-        product_F = np.where(inside, (a[at.clip(0, count - 1)] * b).mean(axis=1), 0)
-        weight_F = gaussian_filter1d(inside.astype(float), STRETCH / 3, mode="constant")
-        rows.append(gaussian_filter1d(product_F, STRETCH / 3, mode="constant") / np.maximum(weight_F, 0.2))
-    return np.stack(rows)
-
-
-def best_path(local_LF: np.ndarray) -> np.ndarray:
-    """The offset of every frame, as an index of L, on the path with the most agreement (Viterbi): [F]."""
-    count, frames = local_LF.shape
-    turn_LL = TURN * np.abs(np.subtract.outer(np.arange(count), np.arange(count))) * STRETCH
-    total_L, came = local_LF[:, 0].copy(), []
-    for frame in range(1, frames):
-        options_LL = total_L[None] - turn_LL
-        came.append(options_LL.argmax(axis=1))
-        total_L = options_LL.max(axis=1) + local_LF[:, frame]
-    path = [int(total_L.argmax())]
-    for before in reversed(came):
-        path.append(int(before[path[-1]]))
-    return np.array(path[::-1])
+    voice_FC, seen_FC = _standardised(predicted_FC), _standardised(lips_FC)
+    count = len(voice_FC)
+    at_F = np.arange(count)
+    late_BAF = np.rint(OFFSETS[:, None] + DRIFTS[:, None, None] * (at_F / count - 0.5)).astype(int)
+    heard_BAF = at_F + late_BAF
+    inside_BAF = (heard_BAF >= 0) & (heard_BAF < count)
+    products_BAF = (voice_FC[heard_BAF.clip(0, count - 1)] * seen_FC).mean(axis=-1)
+    return np.where(inside_BAF, products_BAF, 0).sum(-1) / np.maximum(inside_BAF.sum(-1), count / 2)
 
 
 def _standardised(curves_FC: np.ndarray) -> np.ndarray:
