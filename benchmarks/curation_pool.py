@@ -49,7 +49,7 @@ def read_base(path: Path, real: bool, seconds: float | None = None) -> Base:
 
 
 def plant(fault: str, base: Base, other: Base, rng: np.random.Generator, index: int) -> tuple[Base, float | None]:
-    """The base clip with a fault, and its size where that is a number. ``other`` is somebody else where there is one."""
+    """The base clip with a fault, and its size where that is a number. ``other`` is somebody else."""
     frames, sound, value = base.frames, base.sound, None
     if fault in _PICTURE:
         frames = _PICTURE[fault](frames, other.frames, rng)
@@ -238,7 +238,7 @@ def make_pool(bases: dict[str, list[Base]], out: Path, each: int, seed: int = 0)
             count = {"clean": 2 * each, "8K": 1, "shift": len(SHIFTS)}.get(fault, each)
             for index in range(count):
                 rng = np.random.default_rng([seed, ord(half), number, index])
-                at = (number + index) % len(clips)
+                at = (index if fault == "near duplicate" else number + index) % len(clips)  # clean is number 0
                 base = clips[at]
                 different = [clip for clip in clips if clip.real != base.real] or [c for c in clips if c is not base]
                 other = different[int(rng.integers(len(different)))]

@@ -9,6 +9,7 @@ import typer
 
 from skyreels_audio.cli.benchmark import benchmark
 from skyreels_audio.cli.convert import convert
+from skyreels_audio.cli.curate import curate, review
 from skyreels_audio.cli.data import synthesize
 from skyreels_audio.cli.generate import generate
 from skyreels_audio.cli.options import local_rank
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (generate, train, synthesize, benchmark, convert):
+for verb in (generate, train, synthesize, curate, review, benchmark, convert):
     app.command()(verb)
 
 

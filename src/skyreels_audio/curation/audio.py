@@ -106,7 +106,7 @@ def loudness(sound_n: np.ndarray) -> float:
 
 
 def snr(sound_n: np.ndarray, spoken_n: np.ndarray) -> float | None:
-    """dB of speech over what is left in the quietest tenth of the clip, pauses if there are any; None without speech."""
+    """dB of speech over what is left in the quietest tenth of the pauses, or of the clip; None without speech."""
     count = len(sound_n) // FRAME
     power_T = np.square(sound_n[: count * FRAME]).reshape(count, FRAME).mean(axis=1) + 1e-10
     spoken_T = spoken_n[: count * FRAME].reshape(count, FRAME).mean(axis=1) > 0.5

@@ -113,7 +113,7 @@ def wilson(bad: int, reviewed: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def decide(bad: int, reviewed: int, limit: float, most: int) -> Decision:
-    """Accept when the rate of bad cases is surely below the limit, reject when surely above, or after ``most`` answers."""
+    """Accept when the rate of bad cases is surely below the limit; reject when surely above, or after ``most``."""
     low, high = wilson(bad, reviewed)
     if high <= limit:
         return "accept"

@@ -18,9 +18,9 @@ from skyreels_audio.media import InputError
 
 PROMPT = (
     "These are frames of one short video of a person talking. Describe it in one or two plain sentences, as a prompt "
-    "for making such a video: who is seen and how they look, what they wear, the background and the light, how the shot is "
-    "framed, what the person does with face, head and hands, and their mood. Do not guess names, and do not say what "
-    "cannot be seen."
+    "for making such a video: who is seen and how they look, what they wear, the background and the light, how the "
+    "shot is framed, what the person does with face, head and hands, and their mood. Do not guess names, and do not "
+    "say what cannot be seen."
 )
 FRAMES = 4  # shown to the captioner
 TIMEOUT = 120  # seconds that a server may take

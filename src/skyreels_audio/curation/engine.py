@@ -47,8 +47,8 @@ def curate(
     retry: sources with an error are scored again.
     Raises ``InputError`` if the input or a stage's model is missing, before anything starts.
     """
-    for name in type(recipe.stages).model_fields:
-        getattr(recipe.stages, name).check()
+    for stage in recipe.stages.active():
+        stage.check()
     sources, folder = find_sources(source), Folder(out)
     jobs = list(todo(sources, folder, recipe, retry))
     before = len(sources) - len(jobs)

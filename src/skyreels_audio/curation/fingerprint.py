@@ -63,7 +63,7 @@ def near_duplicates(clips: Iterable[Clip], video_bits: int, audio_bits: int) -> 
     """Clip → an earlier clip with the same pictures and the same sound, second by second.
 
     Pictures alone do not tell: a speaker's clips before the same wall all look alike. Candidates share a sixteen-bit
-    piece of a second's sound, or without sound of its picture; a pool is read once, in memory that grows with the clips.
+    piece of a second's sound, or without sound of its picture; a pool is read once, and memory grows with the clips.
     """
     known: dict[tuple[bool, int, int], list[Clip]] = defaultdict(list)
     found: dict[str, str] = {}

@@ -25,8 +25,8 @@ MOST_BLOCKS = 4096
 class Scorer:
     """An actor: one worker process for some of the stages. The last group writes the rows."""
 
-    def __init__(self, recipe: str, only: list[str], out: str, last: bool) -> None:
-        self._recipe, self._out, self._last = Recipe.model_validate_json(recipe), Folder(out), last
+    def __init__(self, recipe: Recipe, only: list[str], out: str, last: bool) -> None:
+        self._recipe, self._out, self._last = recipe, Folder(out), last
         self._worker = Worker(self._recipe, frozenset(only))
 
     def __call__(self, row: dict) -> dict:
@@ -63,7 +63,7 @@ def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Itera
         for index, (cpus, gpus, names) in enumerate(groups):
             data = data.map(
                 Scorer,
-                fn_constructor_args=(recipe.model_dump_json(), names, out.url, index == len(groups) - 1),
+                fn_constructor_args=(recipe, names, out.url, index == len(groups) - 1),
                 compute=ActorPoolStrategy(min_size=1, max_size=workers),
                 num_cpus=cpus,
                 num_gpus=gpus or None,
@@ -81,8 +81,7 @@ def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Itera
 
 def stage_groups(recipe: Recipe) -> list[tuple[float, float, list[str]]]:
     """Neighbouring stages that need the same: (cpus, gpus, names). Probe and split go with the first."""
-    stages = [getattr(recipe.stages, name) for name in type(recipe.stages).model_fields]
-    groups = groupby(stages, key=lambda stage: (stage.cpus, stage.gpus))
+    groups = groupby(recipe.stages.active(), key=lambda stage: (stage.cpus, stage.gpus))
     return [(cpus, gpus, [stage.name for stage in group]) for (cpus, gpus), group in groups]
 
 

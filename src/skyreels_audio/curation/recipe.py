@@ -47,21 +47,21 @@ class Limit(Strict):
 
 
 class Stages(Strict):
-    """All nine, in their order: cheap ones first."""
+    """All nine, in their order, cheap ones first; all but the first two may be left out (``null``)."""
 
     probe: Probe = Probe()
     split: Split = Split()
-    content: Content = Content()
-    quality: Quality = Quality()
-    portrait: Portrait = Portrait()
-    audio: Audio = Audio()
-    synchrony: Synchrony = Synchrony()
-    caption: Caption = Caption()
-    fingerprint: Fingerprint = Fingerprint()
+    content: Content | None = Content()
+    quality: Quality | None = Quality()
+    portrait: Portrait | None = Portrait()
+    audio: Audio | None = Audio()
+    synchrony: Synchrony | None = Synchrony()
+    caption: Caption | None = Caption()
+    fingerprint: Fingerprint | None = Fingerprint()
 
-    def of_clips(self) -> list[Stage]:
-        """Those that score one clip at a time."""
-        return [getattr(self, name) for name in type(self).model_fields if name not in ("probe", "split")]
+    def active(self) -> list[Stage]:
+        """Those that run."""
+        return [stage for name in type(self).model_fields if (stage := getattr(self, name)) is not None]
 
 
 class Duplicates(Strict):

@@ -1,4 +1,4 @@
-"""One static HTML page: the funnel, the histograms with their limits, what was kept and rejected, what 10 000 h would cost."""
+"""One static HTML page: the funnel, scores and their limits, what was kept and rejected, what 10 000 h would cost."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _funnel(verdicts: list[Verdict]) -> str:
             fill = colour or COLOURS[(index - 1) % len(COLOURS)]
             title = html.escape(f"{label}: {_hours(value)}")
             bars.append(
-                f'<rect x="{x:.1f}" y="{y + 2}" width="{width:.1f}" height="24" fill="{fill}"><title>{title}</title></rect>'
+                f'<rect x="{x:.1f}" y="{y + 2}" width="{width:.1f}" height="24" fill="{fill}">'
+                f"<title>{title}</title></rect>"
             )
             x += width
         bars.append(f'<text x="{x + 6:.1f}" y="{y + 18}" fill="#555">{_hours(hours)}</text>')
@@ -149,7 +150,9 @@ def _thumbnail(clip: Clip) -> str | None:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, format="JPEG", quality=70)
     said = html.escape(f"{clip.source} {clip.start:.1f}–{clip.end:.1f} s. {clip.caption or ''}", quote=True)
-    return f'<img title="{said}" alt="{said}" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return (
+        f'<img title="{said}" alt="{said}" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    )
 
 
 def cost_table(clips: Iterable[Clip]) -> list[tuple[str, float, float]]:
@@ -170,11 +173,12 @@ def cost_table(clips: Iterable[Clip]) -> list[tuple[str, float, float]]:
 def _cost(clips: Sequence[Clip], recipe: Recipe) -> str:
     rows, cores, gpus = [], 0.0, 0.0
     for name, seconds, share in cost_table(clips):
-        needs = getattr(recipe.stages, name, recipe.stages.content)
+        needs = getattr(recipe.stages, name, None) or recipe.stages.probe
         hours = POOL_HOURS * share * seconds / 3600
         cores, gpus = cores + hours * needs.cpus, gpus + hours * needs.gpus
         rows.append(
-            f"<tr><td>{name}</td><td>{seconds:.0f} s</td><td>{100 * share:.0f} %</td><td>{hours * needs.cpus:,.0f}</td></tr>"
+            f"<tr><td>{name}</td><td>{seconds:.0f} s</td><td>{100 * share:.0f} %</td>"
+            f"<td>{hours * needs.cpus:,.0f}</td></tr>"
         )
     head = "<tr><th>stage</th><th>worker time per hour of video</th><th>reaches it</th><th>core hours</th></tr>"
     said = f"{cores:,.0f} core hours (about ${cores * DOLLARS_PER_CORE_HOUR:,.0f} at ${DOLLARS_PER_CORE_HOUR} each)"

@@ -51,7 +51,13 @@ def review_app(verdicts: list[Verdict], recipe: Recipe, out: Path) -> FastAPI:
         clip = sample(let_through[stage], stage, reviewer, every)
         shown = None
         if clip is not None:
-            shown = {"id": clip.id, "start": clip.start, "end": clip.end, "caption": clip.caption, "source": clip.source}
+            shown = {
+                "id": clip.id,
+                "start": clip.start,
+                "end": clip.end,
+                "caption": clip.caption,
+                "source": clip.source,
+            }
         return {"clip": shown, "stages": stands, "limit": recipe.review.bad_rate}
 
     @app.get("/video/{clip_id}")

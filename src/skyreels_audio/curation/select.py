@@ -8,10 +8,8 @@ out/manifest.parquet   the kept clips as training reads them
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from skyreels_audio.curation.fingerprint import near_duplicates
 from skyreels_audio.curation.recipe import Recipe
@@ -19,9 +17,6 @@ from skyreels_audio.curation.schema import ARRAYS, COLUMNS, Clip, from_table
 from skyreels_audio.curation.storage import Folder
 from skyreels_audio.curation.worker import missing
 from skyreels_audio.media import InputError
-
-if TYPE_CHECKING:
-    import pyarrow
 
 ERROR, DUPLICATE, UNSCORED = "error", "duplicates.of", "unscored"
 
@@ -76,25 +71,28 @@ def _reasons(clip: Clip, recipe: Recipe) -> tuple[str, ...]:
     return tuple(failed)
 
 
-def funnel(verdicts: Iterable[Verdict]) -> dict[str, tuple[float, Counter[str]]]:
+def funnel(verdicts: Iterable[Verdict]) -> dict[str, tuple[float, dict[str, float]]]:
     """Stage → (hours that reach it, hours rejected there by reason); the last entry, "kept", has the rest.
 
     A source without clips counts with its own length, one that cannot be read with none.
     """
     from skyreels_audio.curation.recipe import Stages
 
-    hours = {name: Counter[str]() for name in ("fetch", "quarantined", *Stages.model_fields, "duplicates")}
+    hours: dict[str, dict[str, float]] = {
+        name: {} for name in ("fetch", "quarantined", *Stages.model_fields, "duplicates")
+    }
     left = 0.0
     for each in verdicts:
         seconds = each.clip.seconds if each.clip.seconds is not None else each.clip.source_seconds or 0.0
         left += seconds / 3600
         if each.reason is not None:
-            hours.setdefault(each.reason.split(".")[0], Counter())[each.reason] += seconds / 3600
-    table: dict[str, tuple[float, Counter[str]]] = {}
+            reasons = hours.setdefault(each.reason.split(".")[0], {})
+            reasons[each.reason] = reasons.get(each.reason, 0.0) + seconds / 3600
+    table: dict[str, tuple[float, dict[str, float]]] = {}
     for stage, reasons in hours.items():
         table[stage] = left, reasons
         left -= sum(reasons.values())
-    return table | {"kept": (left, Counter())}
+    return table | {"kept": (left, {})}
 
 
 def write_selection(verdicts: list[Verdict], out: Folder) -> None:

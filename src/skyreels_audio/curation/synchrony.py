@@ -1,6 +1,6 @@
 """Stage 7: do lips and voice go together, how far are they apart, and does that distance stay.
 
-The offline method predicts how far lips open, and how wide they are, from the voice (a linear map of mel spectra, fitted
+The offline method predicts from the voice how far lips open and how wide they are (a linear map of mel spectra, fitted
 by ``tools/fit_voice_lips.py``) and correlates that with what landmarks show, at every offset.
 
 Legend: F frames at 25 per second, C lip curves (height, width), A offsets, B drifts, M mel bands.

@@ -33,10 +33,10 @@ def missing(clip: Clip, recipe: Recipe) -> list[str]:
     if clip.error is not None:
         return []
     needed = []
-    for name in type(recipe.stages).model_fields:
-        if clip.stages.get(name) != getattr(recipe.stages, name).version:
-            needed.append(name)
-        elif recipe.failures(clip, name):
+    for stage in recipe.stages.active():
+        if clip.stages.get(stage.name) != stage.version:
+            needed.append(stage.name)
+        elif recipe.failures(clip, stage.name):
             break
     return needed
 
@@ -82,13 +82,14 @@ def _clips(job: Job, recipe: Recipe) -> list[Clip]:
 def _score(clip: Clip, recipe: Recipe, only: frozenset[str] | None) -> Clip:
     needed = set(missing(replace(clip, rejected=None), recipe))
     clip = replace(clip, rejected=None)
-    for name in type(recipe.stages).model_fields:
-        if clip.error is not None:
-            return clip
+    if clip.error is not None:
+        return clip
+    for stage in recipe.stages.active():
+        name = stage.name
         if name in needed and (only is None or name in only):
             try:
                 clip = _decoded(clip)
-                begun, stage = time.perf_counter(), getattr(recipe.stages, name)
+                begun = time.perf_counter()
                 clip = _done(stage(clip), name, stage.version, begun)
             except Exception as error:
                 return replace(clip, error=f"{name}: {_sentence(error)}")
@@ -125,7 +126,7 @@ class Worker:
         self._pipe: Connection | None = None
 
     def score(self, job: Job) -> list[Clip]:
-        """The source's rows; one row with an error if it has ended ``ATTEMPTS`` processes. Raises what ``setup`` does."""
+        """The source's rows; one with an error if it has ended ``ATTEMPTS`` processes. Raises what setup does."""
         for _ in range(ATTEMPTS):
             pipe = self._start()
             try:
@@ -163,7 +164,7 @@ class Worker:
 def _serve(pipe: Connection, recipe: Recipe, only: frozenset[str] | None) -> None:
     """The worker's process: set up once, then score until the other end is closed."""
     one_thread()
-    stages = [stage for stage in recipe.stages.of_clips() if only is None or stage.name in only]
+    stages = [stage for stage in recipe.stages.active() if only is None or stage.name in only]
     try:
         for stage in stages:
             stage.setup()

@@ -1,0 +1,67 @@
+"""The kept clips as rows of the manifest that training reads."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from skyreels_audio.curation.schema import Clip, from_table
+from skyreels_audio.curation.select import Verdict
+from skyreels_audio.curation.storage import Folder
+from skyreels_audio.training.manifest import ManifestRow, write_manifest
+
+NAME = "manifest.parquet"
+COLUMNS = (
+    "id",
+    "source",
+    "start",
+    "end",
+    "fps",
+    "hash",
+    "width",
+    "height",
+    "caption",
+    "language",
+    "boxes",
+    "landmarks",
+)
+SYNC = ("stages", "sync_method", "sync_confidence", "sync_offset")
+
+
+def export_manifest(verdicts: list[Verdict], out: Folder) -> int:
+    """Write out/manifest.parquet; returns how many clips it holds.
+
+    A constant offset of the sound stays in ``sync_offset``, by which the reader of the manifest moves the sound.
+    """
+    kept = {each.clip.id for each in verdicts if each.kept}
+    sources = sorted({each.clip.id.split("-")[0] for each in verdicts if each.kept})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / NAME
+        write_manifest((_row(clip) for source in sources for clip in _rows(out, source) if clip.id in kept), path)
+        out.write(NAME, path.read_bytes())
+    return len(kept)
+
+
+def _rows(out: Folder, source_id: str) -> list[Clip]:
+    """One source at a time: landmarks of a whole pool do not fit into memory."""
+    table = out.read_table(f"rows/{source_id}.parquet")
+    return from_table(table.select([name for name in (*COLUMNS, *SYNC) if name in table.column_names]))
+
+
+def _row(clip: Clip) -> ManifestRow:
+    return ManifestRow(
+        path=clip.source,
+        start=clip.start,
+        end=clip.end,
+        fps=clip.fps or 25.0,
+        hash=clip.hash or "",
+        width=clip.width,
+        height=clip.height,
+        caption=clip.caption or "",
+        language=clip.language,
+        face_boxes_F4=None if clip.boxes is None else clip.boxes.reshape(-1, 4),
+        landmarks_F682=None if clip.landmarks is None else clip.landmarks.reshape(-1, 68, 2),
+        sync_confidence=clip.sync_confidence,
+        sync_offset=clip.sync_offset,
+        sync_expert=clip.sync_method,
+    )
