@@ -173,7 +173,7 @@ def test_a_changing_offset_is_found() -> None:
     heard = at + 25 - (at / 150 - 0.5) * 10
     voice = np.stack([np.interp(heard, np.arange(200), curve) for curve in curves.T], axis=1)
     table = synchrony.agreement(voice, curves[25:175])
-    assert abs(synchrony.DRIFTS[table.max(axis=1).argmax()] - 10) <= 1
+    assert abs(synchrony.DRIFTS[table.max(axis=1).argmax()] - 10) <= 2
 
 
 def test_hashes_survive_compression_and_tell_contents_apart() -> None:
