@@ -1,0 +1,75 @@
+"""Stages that call real models: through a stub server, or the real classes at tiny size."""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from curation_support import scene, sound, write
+from PIL import Image
+
+from skyreels_audio.curation.caption import Caption
+from skyreels_audio.curation.footage import Source
+from skyreels_audio.curation.schema import Clip
+from skyreels_audio.curation.synchrony import Synchrony
+from skyreels_audio.media import InputError
+
+
+@pytest.fixture
+def captioner() -> Iterator[tuple[str, list[Any]]]:
+    """An OpenAI-compatible server, and what it was asked."""
+    asked: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer({"data": [{"id": "captioner"}]})
+
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self._answer({"choices": [{"message": {"content": " A person talks\n before a wall. "}}]})
+
+        def _answer(self, body: dict[str, Any]) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", asked
+    server.shutdown()
+
+
+def test_a_captioner_is_asked_with_frames(captioner: tuple[str, list[Any]], tmp_path: Path) -> None:
+    url, asked = captioner
+    stage = Caption(server=url, model="captioner")
+    stage.check()
+    path = write(tmp_path / "v.mp4", scene(0, 25))
+    with Source(str(path)):
+        clip = stage(Clip("a", str(path), 0.0, 1.0))
+    assert (clip.caption, clip.caption_by) == ("A person talks before a wall.", "captioner")
+    *images, text = asked[0]["messages"][0]["content"]
+    assert len(images) == 4 and "Describe it" in text["text"] and asked[0]["model"] == "captioner"
+    encoded = images[0]["image_url"]["url"].removeprefix("data:image/jpeg;base64,")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))), int)
+    assert np.abs(shown - scene(0, 1)[0]).mean() < 6
+
+
+def test_a_captioner_that_does_not_answer_is_told_before_a_run() -> None:
+    with pytest.raises(InputError, match="no captioner answers at http://127.0.0.1:9"):
+        Caption(server="http://127.0.0.1:9/v1").check()
+
+
+def test_without_a_face_synchrony_says_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", scene(0, 50), sound(0, 2.0))
+    with Source(str(path)):
+        clip = Synchrony()(Clip("a", str(path), 0.0, 2.0, has_audio=True))
+    assert clip.sync_offset is None and clip.sync_confidence is None and clip.sync_method is not None
