@@ -73,3 +73,24 @@ def test_without_a_face_synchrony_says_nothing(tmp_path: Path) -> None:
     with Source(str(path)):
         clip = Synchrony()(Clip("a", str(path), 0.0, 2.0, has_audio=True))
     assert clip.sync_offset is None and clip.sync_confidence is None and clip.sync_method is not None
+
+
+def test_the_sync_expert_is_asked_about_the_face(tmp_path: Path) -> None:
+    from skyreels_audio.models.syncnet import SyncNet
+
+    path = write(tmp_path / "v.mp4", scene(0, 80), sound(0, 3.2))
+    stage = Synchrony(method="expert")
+    stage._expert = SyncNet(embedding=8, scale=0.05, side=96, normalise=True, zero_edges=False).eval()
+    boxes = np.tile(np.array([8, 8, 56, 56], np.float32), (80, 1))
+    boxes[3] = np.nan
+    with Source(str(path)):
+        clip = stage(Clip("a", str(path), 0.0, 3.2, has_audio=True, height=64, boxes=boxes.ravel()))
+        unseen = stage(Clip("a", str(path), 0.0, 3.2, has_audio=True, height=64))
+    assert clip.sync_offset is not None and abs(clip.sync_offset) <= 15
+    assert clip.sync_confidence is not None and clip.sync_confidence >= 0 and clip.sync_wander is not None
+    assert unseen.sync_offset is None
+
+
+def test_a_missing_sync_expert_is_told_before_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="syncnet_v2.model"):
+        Synchrony(method="expert", weights=tmp_path / "syncnet_v2.model").check()

@@ -11,15 +11,18 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from importlib.resources import as_file, files
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import PrivateAttr
 
 from skyreels_audio.curation.footage import FPS, RATE, footage
 from skyreels_audio.curation.schema import Clip
 from skyreels_audio.curation.stage import Stage
 
 MAX_OFFSET = 15  # frames
+SAMPLES = RATE // FPS  # of sound in a frame
 LEAST = 25  # frames of a clip in which offsets can be told
 MELS = 24
 CONTEXT = 5  # frames of sound before and after the one that is predicted
@@ -30,12 +33,31 @@ LEAST_AGREEMENT = 0.05  # below it there is nothing to gain on
 
 
 class Synchrony(Stage):
-    """Offset, confidence, and whether the offset wanders."""
+    """Offset, confidence, and whether the offset wanders.
+
+    method: "landmarks", or "expert": a SyncNet, the published one if ``weights`` names its file (``syncnet_v2.model``),
+    else our own. Their confidences are on different scales.
+    """
 
     name: ClassVar[str] = "synchrony"
-    method: Literal["landmarks"] = "landmarks"
+    method: Literal["landmarks", "expert"] = "landmarks"
+    weights: Path | None = None
+    _expert: Any = PrivateAttr(None)
+
+    def check(self) -> None:
+        if self.method == "expert":
+            self.setup()  # small, and it says itself what is missing
+
+    def setup(self) -> None:
+        if self.method == "expert":
+            from skyreels_audio.models.syncnet import SyncNet, load_sync_expert
+
+            expert = load_sync_expert() if self.weights is None else SyncNet.from_public(self.weights)
+            self._expert = expert.to("cuda" if self.gpus else "cpu")
 
     def __call__(self, clip: Clip) -> Clip:
+        if self.method == "expert":
+            return self._by_expert(clip)
         lips_FC = lip_motion(clip)
         if lips_FC is None or not clip.has_audio or len(lips_FC) < LEAST:
             return replace(clip, sync_method=self.method)
@@ -50,6 +72,33 @@ class Synchrony(Stage):
             sync_confidence=float(constant_A[best] - np.median(constant_A)),
             sync_offset=int(OFFSETS[best]),
             sync_wander=float(abs(DRIFTS[drifting_B.argmax()])) if gain >= GAIN else 0.0,
+        )
+
+    def _by_expert(self, clip: Clip) -> Clip:
+        """What the expert says of the clip; how far its halves are apart is what the offset wanders."""
+        from skyreels_audio.models.syncnet import OURS, face_crops
+
+        name = OURS if self.weights is None else self.weights.name
+        shown = footage(clip)
+        frames = len(shown.frames_FHWC)
+        if clip.boxes is None or not np.isfinite(clip.boxes).any() or not clip.has_audio or frames < LEAST:
+            return replace(clip, sync_method=name)
+        scale = shown.frames_FHWC.shape[1] / (clip.height or shown.frames_FHWC.shape[1])
+        faces_FHWC = face_crops(shown.frames_FHWC, clip.boxes.reshape(-1, 4) * scale)
+        whole = self._expert.offset_and_confidence(faces_FHWC, shown.sound_n, MAX_OFFSET)
+        half = frames // 2
+        parts = [
+            self._expert.offset_and_confidence(
+                faces_FHWC[part], shown.sound_n[part.start * SAMPLES : part.stop * SAMPLES]
+            )
+            for part in (slice(0, half), slice(half, frames))
+        ]
+        return replace(
+            clip,
+            sync_method=name,
+            sync_confidence=whole.confidence,
+            sync_offset=whole.offset,
+            sync_wander=float(abs(parts[0].offset - parts[1].offset)) if half > 2 * MAX_OFFSET else 0.0,
         )
 
 
