@@ -181,14 +181,11 @@ def _serve(pipe: Connection, recipe: Recipe, only: frozenset[str] | None) -> Non
 
 
 def one_thread() -> None:
-    """Workers share the machine out among them: none computes on more than one thread."""
+    """Workers share the machine out among them: none computes on more than one thread. Before torch is imported."""
     from importlib.util import find_spec
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    import torch
-
-    torch.set_num_threads(1)
     if find_spec("cv2") is not None:
         import cv2
 
