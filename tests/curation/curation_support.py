@@ -42,7 +42,9 @@ def write(path: Path, frames: np.ndarray, waveform: np.ndarray | None = None, fp
         with wave.open(str(track), "wb") as file:
             file.setparams((1, 2, RATE, 0, "NONE", ""))
             file.writeframes((waveform * 32767).astype(np.int16).tobytes())
-    with VideoWriter(path, frames.shape[2], frames.shape[1], fps, audio=track, duration=len(frames) / fps) as video:
+    with VideoWriter(
+        path, frames.shape[2], frames.shape[1], fps, audio=track, duration=len(frames) / fps, audio_codec="flac"
+    ) as video:
         for frame in frames:
             video.write(frame)
     if track is not None:

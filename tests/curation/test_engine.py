@@ -99,7 +99,6 @@ def test_a_killed_run_goes_on(videos: Path, tmp_path: Path) -> None:
     after = stamps(tmp_path)
     assert {name: after[name] for name in before} == before
     assert len(read_rows(Folder(tmp_path), LIGHT)) == 7
-    assert not list((tmp_path / "rows").glob("*.partial"))
 
 
 def test_lists_of_files_are_read_and_mistakes_told(videos: Path, tmp_path: Path) -> None:

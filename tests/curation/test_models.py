@@ -14,6 +14,7 @@ import pytest
 from curation_support import scene, sound, write
 from PIL import Image
 
+from skyreels_audio.curation.audio import Audio
 from skyreels_audio.curation.caption import Caption
 from skyreels_audio.curation.footage import Source
 from skyreels_audio.curation.schema import Clip
@@ -66,6 +67,23 @@ def test_a_captioner_is_asked_with_frames(captioner: tuple[str, list[Any]], tmp_
 def test_a_captioner_that_does_not_answer_is_told_before_a_run() -> None:
     with pytest.raises(InputError, match="no captioner answers at http://127.0.0.1:9"):
         Caption(server="http://127.0.0.1:9/v1").check()
+
+
+def test_whisper_tells_the_language(tmp_path: Path) -> None:
+    from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    model = WhisperForConditionalGeneration(WhisperConfig(vocab_size=100, num_mel_bins=80, **size, **heads))
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=1, lang_to_id={"<|en|>": 50, "<|de|>": 51}, is_multilingual=True, pad_token_id=0
+    )
+    model.save_pretrained(tmp_path)
+    WhisperFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
+    stage = Audio(whisper=tmp_path)
+    stage.check()
+    stage.setup()
+    assert stage._language(sound(0, 2.0)) in ("en", "de")
 
 
 def test_without_a_face_synchrony_says_nothing(tmp_path: Path) -> None:

@@ -49,10 +49,13 @@ class Audio(Stage):
 
         self._vad, self._voices = load_silero_vad(), VoiceEncoder()
         if self.whisper is not None:
-            from transformers import WhisperForConditionalGeneration, WhisperProcessor
+            from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
             model = WhisperForConditionalGeneration.from_pretrained(self.whisper).eval()
-            self._whisper = WhisperProcessor.from_pretrained(self.whisper), model.to("cuda" if self.gpus else "cpu")
+            self._whisper = (
+                WhisperFeatureExtractor.from_pretrained(self.whisper),
+                model.to("cuda" if self.gpus else "cpu"),
+            )
 
     def __call__(self, clip: Clip) -> Clip:
         if not clip.has_audio:
@@ -88,8 +91,8 @@ class Audio(Stage):
             return None
         import torch
 
-        processor, model = self._whisper
-        features = processor(sound_n, sampling_rate=RATE, return_tensors="pt").input_features
+        extractor, model = self._whisper
+        features = extractor(sound_n, sampling_rate=RATE, return_tensors="pt").input_features
         with torch.inference_mode():
             token = int(model.detect_language(features.to(model.device, model.dtype))[0])
         names = {number: name for name, number in model.generation_config.lang_to_id.items()}

@@ -72,8 +72,6 @@ class Clip:
     duplicates: float | None = None  # share of frames equal to the one before
     shake: float | None = None  # jitter of the camera, per mille of the picture's width
     flow: float | None = None  # mean optical flow, share of the picture's width per second
-    aesthetics: float | None = None  # Q-Align, 1 … 5, where it is set up
-    technical: float | None = None
 
     # 5 portrait: of the main face
     face_share: float | None = None  # face height over picture height, median

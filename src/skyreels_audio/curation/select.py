@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from skyreels_audio.curation.fingerprint import near_duplicates
 from skyreels_audio.curation.recipe import Recipe
-from skyreels_audio.curation.schema import ARRAYS, COLUMNS, Clip, from_table
+from skyreels_audio.curation.schema import ARRAYS, COLUMNS, Clip, arrow_schema, from_table
 from skyreels_audio.curation.storage import Folder
 from skyreels_audio.curation.worker import missing
 from skyreels_audio.media import InputError
@@ -43,10 +43,11 @@ def read_rows(out: Folder, columns: Iterable[str]) -> list[Clip]:
     """All rows of a curation, with these columns and those that identify a clip; the others are None."""
     import pyarrow.dataset
 
-    if not any(name.endswith(".parquet") for name in out.files("rows")):
+    files = [f"{out.root}/{name}" for name in out.files("rows") if name.endswith(".parquet")]
+    if not files:
         raise InputError(f"{out.url} holds no scored clips.")
-    rows = pyarrow.dataset.dataset(f"{out.root}/rows", format="parquet", filesystem=out.fs)
-    wanted = {"id", "source", "stages", *columns} & set(rows.schema.names)
+    rows = pyarrow.dataset.dataset(files, arrow_schema(), format="parquet", filesystem=out.fs)
+    wanted = {"id", "source", "stages", *columns}
     return sorted(from_table(rows.to_table(columns=sorted(wanted))), key=lambda clip: clip.id)
 
 

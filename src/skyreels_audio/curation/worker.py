@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import time
 from dataclasses import dataclass, replace
@@ -124,10 +125,13 @@ class Worker:
         self._recipe, self._only = recipe, only
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._closed = False
 
     def score(self, job: Job) -> list[Clip]:
         """The source's rows; one with an error if it has ended ``ATTEMPTS`` processes. Raises what setup does."""
         for _ in range(ATTEMPTS):
+            if self._closed:
+                raise InterruptedError("the run was ended")
             pipe = self._start()
             try:
                 pipe.send(job)
@@ -141,7 +145,7 @@ class Worker:
                 assert self._process is not None
                 self._process.join(5)
                 reason = f"its worker ended with code {self._process.exitcode}"
-            self.close()
+            self._end()
         return [Clip(job.id, job.url, error=f"{QUARANTINED}: {ATTEMPTS} attempts, {reason}", finished=time.time())]
 
     def _start(self) -> Connection:
@@ -154,6 +158,11 @@ class Worker:
         return self._pipe
 
     def close(self) -> None:
+        """End the process, and with it what it is doing."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         if self._process is not None and self._pipe is not None:
             self._pipe.close()
             self._process.kill()
@@ -164,6 +173,7 @@ class Worker:
 def _serve(pipe: Connection, recipe: Recipe, only: frozenset[str] | None) -> None:
     """The worker's process: set up once, then score until the other end is closed."""
     one_thread()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run that started it decides
     stages = [stage for stage in recipe.stages.active() if only is None or stage.name in only]
     try:
         for stage in stages:
@@ -175,7 +185,7 @@ def _serve(pipe: Connection, recipe: Recipe, only: frozenset[str] | None) -> Non
     while True:
         try:
             job = pipe.recv()
-        except (EOFError, ConnectionError, KeyboardInterrupt):
+        except (EOFError, ConnectionError):
             return
         pipe.send(score(job, recipe, only))
 

@@ -17,7 +17,8 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from skyreels_audio.media.files import InputError, decode, open_media
-from skyreels_audio.media.sound import _mean_of_channels, _resampler, sound_stream
+from skyreels_audio.media.frames import Pose
+from skyreels_audio.media.sound import sound_stream
 from skyreels_audio.media.video import _picture_stream
 
 
@@ -50,7 +51,7 @@ def probe_container(path: str | Path) -> Container:
             raise InputError(f"{path} is damaged or truncated: not one frame of it can be read.")
         sound = container.streams.best("audio")
         duration = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-        sides = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+        sides = (frame.height, frame.width) if Pose.of(frame).transposed else (frame.width, frame.height)
         return Container(
             container.format.name,
             stream.codec_context.name,
@@ -133,7 +134,7 @@ def read_sound_span(path: str | Path, start: float, end: float, rate: int = 1600
         zero = _start(_picture(container, path))
         stream = sound_stream(container, path)
         _seek(container, stream, zero + start - 0.2)
-        resampler = _resampler("flt", stream.layout, rate, frame_size=0)
+        resampler = av.AudioResampler("flt", stream.layout, rate, options={"async": "1"})  # fills gaps with silence
         chunks, first = [], None
         for packet in container.demux(stream):
             frames = decode(packet)
@@ -141,8 +142,8 @@ def read_sound_span(path: str | Path, start: float, end: float, rate: int = 1600
                 break
             for frame in frames:
                 first = frame.time if first is None else first
-                chunks += [_mean_of_channels(part) for part in resampler.resample(frame)]
-        chunks += [_mean_of_channels(part) for part in resampler.resample(None)]
+                chunks += [_mean(part) for part in resampler.resample(frame)]
+        chunks += [_mean(part) for part in resampler.resample(None)]
     if first is None:
         return out_n
     waveform_n = np.concatenate(chunks)
@@ -158,7 +159,12 @@ def small_rgb(frame: VideoFrame, side: int | None) -> np.ndarray:
     scale = 1.0 if side is None else min(1.0, side / min(frame.width, frame.height))
     width, height = max(2, round(frame.width * scale)), max(2, round(frame.height * scale))
     rgb = frame.reformat(width, height, format="rgb24", interpolation=Interpolation.AREA).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+    return np.ascontiguousarray(Pose.of(frame).upright(rgb))
+
+
+def _mean(chunk: av.AudioFrame) -> np.ndarray:
+    """The mean of the channels, [n]."""
+    return chunk.to_ndarray().reshape(-1, chunk.layout.nb_channels).mean(1)
 
 
 def _picture(container: InputContainer, path: str | Path) -> VideoStream:
