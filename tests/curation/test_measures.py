@@ -122,7 +122,7 @@ def test_blocks_and_shake_are_seen() -> None:
 def test_sounds_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     t = np.arange(3 * RATE) / RATE
-    chord = sum(np.sin(2 * np.pi * hertz * t) for hertz in (220, 277, 330)).astype(np.float32) / 6
+    chord = np.sum([np.sin(2 * np.pi * hertz * t) for hertz in (220, 277, 330)], axis=0).astype(np.float32) / 6
     bursts = sound(1, 3.0)
     assert music(chord) > 0.5 > 0.2 > music(bursts)
     assert loudness(chord) - loudness(chord / 10) == pytest.approx(20, abs=0.2)

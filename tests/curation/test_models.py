@@ -72,9 +72,9 @@ def test_a_captioner_that_does_not_answer_is_told_before_a_run() -> None:
 def test_whisper_tells_the_language(tmp_path: Path) -> None:
     from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    model = WhisperForConditionalGeneration(WhisperConfig(vocab_size=100, num_mel_bins=80, **size, **heads))
+    size: dict[str, Any] = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "ffn_dim")}
+    size |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "d_model": 16}
+    model = WhisperForConditionalGeneration(WhisperConfig(vocab_size=100, num_mel_bins=80, **size))
     model.generation_config = GenerationConfig(
         decoder_start_token_id=1, lang_to_id={"<|en|>": 50, "<|de|>": 51}, is_multilingual=True, pad_token_id=0
     )

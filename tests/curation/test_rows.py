@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from skyreels_audio.curation.fingerprint import near_duplicates
-from skyreels_audio.curation.recipe import Limit, Recipe, read_recipe
+from skyreels_audio.curation.recipe import Limit, Recipe, Stages, read_recipe
 from skyreels_audio.curation.schema import COLUMNS, Clip, from_table, to_table
 from skyreels_audio.curation.select import DUPLICATE, UNSCORED, funnel, select
 from skyreels_audio.media import InputError
 
 ROOT = Path(__file__).parents[2]
-ALL = dict.fromkeys(("probe", "split", "content", "quality", "portrait", "audio", "synchrony", "caption"), 1)
-ALL = ALL | {"fingerprint": 1}
+ALL: dict[str, int] = {name: 1 for name in Stages.model_fields}
 
 
 def scored(name: str, **columns) -> Clip:
@@ -49,6 +48,7 @@ def test_rows_of_another_version_are_read() -> None:
         (Limit(max=1), [1, -3], [1.1, None]),
         (Limit(min=0, max=1), [0, 0.5, 1], [-0.1, 2]),
         (Limit(among=["en", "de"]), ["en"], ["fr", None]),
+        (Limit(max=1, unknown=True), [0.5, None], [2]),
     ],
 )
 def test_a_limit(limit: Limit, allowed: list, refused: list) -> None:

@@ -51,7 +51,7 @@ class Audio(Stage):
         if self.whisper is not None:
             from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-            model = WhisperForConditionalGeneration.from_pretrained(self.whisper).eval()
+            model: Any = WhisperForConditionalGeneration.from_pretrained(self.whisper).eval()
             self._whisper = (
                 WhisperFeatureExtractor.from_pretrained(self.whisper),
                 model.to("cuda" if self.gpus else "cpu"),

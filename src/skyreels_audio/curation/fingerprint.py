@@ -54,8 +54,8 @@ def sound_hashes(sound_n: np.ndarray) -> list[int]:
             hertz = np.fft.rfftfreq(len(part_n), 1 / RATE)
             index = np.digitize(hertz, edges) - 1
             levels.append([np.log(power[index == band].sum() + 1e-9) for band in range(BANDS)])
-        slopes = np.diff(np.array(levels), axis=1)
-        out.append(_bits_to_int((slopes > np.median(slopes, axis=0)).ravel()))
+        slopes = np.diff(np.array(levels, float), axis=1)
+        out.append(_bits_to_int(np.greater(slopes, np.median(slopes, axis=0)).ravel()))
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from skyreels_audio.curation.stage import Stage, need_packages
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MOTION_WIDTH = 160  # pixels of the frames in which motion is measured
 FLOW_PAIRS = 6  # pairs of frames whose optical flow is measured
-EQUAL = 0.02  # mean grey step below which a frame repeats the one before
+EQUAL = 0.1  # of the clip's large steps: a smaller one repeats the frame before, but for what an encoder adds
 
 
 class Quality(Stage):
@@ -37,7 +37,7 @@ class Quality(Stage):
             brightness=float(np.mean([still.mean() for still in stills]) / 255),
             clipped=float(np.mean([((still < 4) | (still > 251)).mean() for still in stills])),
             blockiness=float(np.median([blockiness(still) for still in stills])),
-            duplicates=float((steps < EQUAL).mean()) if len(steps) else 0.0,
+            duplicates=float((steps <= EQUAL * np.percentile(steps, 90)).mean()) if len(steps) else 0.0,
             shake=shake(small_FHW),
             flow=flow(small_FHW),
         )
@@ -105,8 +105,8 @@ def flow(small_FHW: np.ndarray) -> float:
     first = np.linspace(0, len(small_FHW) - 2, min(FLOW_PAIRS, len(small_FHW) - 1)).astype(int)
     lengths = []
     for index in first:
-        pair = [frame.astype(np.uint8) for frame in small_FHW[index : index + 2]]
-        field = cv2.calcOpticalFlowFarneback(*pair, np.empty(0), 0.5, 2, 13, 2, 5, 1.1, 0)
+        before, after = (frame.astype(np.uint8) for frame in small_FHW[index : index + 2])
+        field: Any = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 2, 13, 2, 5, 1.1, 0)  # pyright: ignore
         lengths.append(float(np.linalg.norm(field, axis=2).mean()))
     return float(np.mean(lengths) * FPS / small_FHW.shape[2])
 

@@ -47,6 +47,7 @@ def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Itera
     need_packages("engine", "ray")
     import ray
     from ray.data import ActorPoolStrategy, DataContext
+    from ray.exceptions import RayError
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
@@ -62,7 +63,7 @@ def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Itera
         groups = stage_groups(recipe)
         for index, (cpus, gpus, names) in enumerate(groups):
             data = data.map(
-                Scorer,
+                Scorer,  # pyright: ignore[reportArgumentType]  (Ray takes a class whose instances are functions)
                 fn_constructor_args=(recipe, names, out.url, index == len(groups) - 1),
                 compute=ActorPoolStrategy(min_size=1, max_size=workers),
                 num_cpus=cpus,
@@ -74,7 +75,7 @@ def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Itera
             for row in data.iter_rows():
                 if left.pop(row["id"], None) is not None:
                     yield from_table(out.read_table(rows_name(row["id"])))
-        except ray.exceptions.RayError:
+        except RayError:
             if not ray.is_initialized():
                 raise
 

@@ -22,11 +22,12 @@ from skyreels_audio.media import InputError
 
 
 class Limit(Strict):
-    """What a column may be. A value that could not be measured fails."""
+    """What a column may be. A value that could not be measured fails, unless ``unknown`` lets it pass."""
 
     min: float | None = None
     max: float | None = None
     among: list[str | bool] | None = None
+    unknown: bool = False
 
     @model_validator(mode="after")
     def _says_something(self) -> Limit:
@@ -36,14 +37,14 @@ class Limit(Strict):
 
     def allows(self, value: Any) -> bool:
         if value is None:
-            return False
+            return self.unknown
         if self.among is not None:
             return value in self.among
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
         bounds = [f"≥ {self.min:g}"] * (self.min is not None) + [f"≤ {self.max:g}"] * (self.max is not None)
-        return ", ".join(bounds + ["in " + ", ".join(map(str, self.among))] * (self.among is not None))
+        return ", ".join(bounds if self.among is None else [f"one of {self.among}"])
 
 
 class Stages(Strict):

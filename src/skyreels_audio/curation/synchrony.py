@@ -52,7 +52,7 @@ class Synchrony(Stage):
         if self.method == "expert":
             from skyreels_audio.models.syncnet import SyncNet, load_sync_expert
 
-            expert = load_sync_expert() if self.weights is None else SyncNet.from_public(self.weights)
+            expert: Any = load_sync_expert() if self.weights is None else SyncNet.from_public(self.weights)
             self._expert = expert.to("cuda" if self.gpus else "cpu")
 
     def __call__(self, clip: Clip) -> Clip:

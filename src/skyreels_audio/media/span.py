@@ -9,6 +9,7 @@ from math import ceil
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 from av.container import InputContainer
 from av.stream import Stream
