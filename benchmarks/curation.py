@@ -61,10 +61,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--each", type=int, default=6, help="clips per fault and half")
     parser.add_argument("--half", choices=["A", "B"], default="B")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--pool-only", action="store_true")
     given = parser.parse_args()
     pool = given.work / "pool"
-    truths = make_pool(_bases(given.real, given.drawn), pool, given.each)
+    if (pool / "truth.json").exists():
+        truths = [Truth(**each) for each in json.loads((pool / "truth.json").read_text())]
+    else:
+        truths = make_pool(_bases(given.real, given.drawn), pool, given.each)
     if given.pool_only:
         return
     recipe = read_recipe(ROOT / "recipes" / "curate.yaml")
@@ -73,7 +77,7 @@ def main() -> None:
     sources.write_text("".join(f"{pool / truth.file}\n" for truth in chosen))
     out = given.work / f"rows-{given.half}"
     begun = time.perf_counter()
-    outcome = curate(recipe if given.half == "B" else replace_limits(recipe), sources, out, workers=1)
+    outcome = curate(recipe if given.half == "B" else replace_limits(recipe), sources, out, workers=given.workers)
     spent = time.perf_counter() - begun
     verdicts = select(read_rows(Folder(out), LIGHT), recipe)
     table = accuracy(chosen, verdicts)
