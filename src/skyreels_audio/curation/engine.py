@@ -15,7 +15,7 @@ from typing import Literal
 
 from skyreels_audio.curation.recipe import Recipe
 from skyreels_audio.curation.schema import Clip, from_table, to_table
-from skyreels_audio.curation.storage import VIDEO_SUFFIXES, Folder
+from skyreels_audio.curation.storage import VIDEO_SUFFIXES, Folder, rows_name
 from skyreels_audio.curation.worker import QUARANTINED, Job, Worker, missing
 from skyreels_audio.media import InputError
 
@@ -108,10 +108,6 @@ def _size(url: str) -> int:
 
 def _id(name: str, size: int) -> str:
     return hashlib.sha256(f"{name}\n{size}".encode()).hexdigest()[:16]
-
-
-def rows_name(source_id: str) -> str:
-    return f"rows/{source_id}.parquet"
 
 
 def todo(sources: dict[str, str], out: Folder, recipe: Recipe, retry: bool = False) -> Iterator[Job]:

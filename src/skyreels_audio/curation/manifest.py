@@ -7,7 +7,7 @@ from pathlib import Path
 
 from skyreels_audio.curation.schema import Clip, from_table
 from skyreels_audio.curation.select import Verdict
-from skyreels_audio.curation.storage import Folder
+from skyreels_audio.curation.storage import Folder, rows_name
 from skyreels_audio.training.manifest import ManifestRow, write_manifest
 
 NAME = "manifest.parquet"
@@ -44,7 +44,7 @@ def export_manifest(verdicts: list[Verdict], out: Folder) -> int:
 
 def _rows(out: Folder, source_id: str) -> list[Clip]:
     """One source at a time: landmarks of a whole pool do not fit into memory."""
-    table = out.read_table(f"rows/{source_id}.parquet")
+    table = out.read_table(rows_name(source_id))
     return from_table(table.select([name for name in (*COLUMNS, *SYNC) if name in table.column_names]))
 
 

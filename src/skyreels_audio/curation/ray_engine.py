@@ -11,11 +11,10 @@ import pickle
 from collections.abc import Iterator
 from itertools import groupby
 
-from skyreels_audio.curation.engine import rows_name
 from skyreels_audio.curation.recipe import Recipe
 from skyreels_audio.curation.schema import Clip, from_table, to_table
 from skyreels_audio.curation.stage import need_packages
-from skyreels_audio.curation.storage import Folder
+from skyreels_audio.curation.storage import Folder, rows_name
 from skyreels_audio.curation.worker import Job, Worker, missing
 
 ROUNDS = 3  # passes over what a lost node or actor left unfinished

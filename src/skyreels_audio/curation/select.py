@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from skyreels_audio.curation.fingerprint import near_duplicates
-from skyreels_audio.curation.recipe import Recipe
+from skyreels_audio.curation.recipe import Recipe, Stages
 from skyreels_audio.curation.schema import ARRAYS, COLUMNS, Clip, arrow_schema, from_table
 from skyreels_audio.curation.storage import Folder
 from skyreels_audio.curation.worker import missing
@@ -77,8 +77,6 @@ def funnel(verdicts: Iterable[Verdict]) -> dict[str, tuple[float, dict[str, floa
 
     A source without clips counts with its own length, one that cannot be read with none.
     """
-    from skyreels_audio.curation.recipe import Stages
-
     hours: dict[str, dict[str, float]] = {
         name: {} for name in ("fetch", "quarantined", *Stages.model_fields, "duplicates")
     }

@@ -76,6 +76,11 @@ class Folder:
         self.write(name, sink.getvalue().to_pybytes())
 
 
+def rows_name(source_id: str) -> str:
+    """The file in a curation's folder that holds a source's rows, once they are finished."""
+    return f"rows/{source_id}.parquet"
+
+
 @contextmanager
 def local_copy(url: str) -> Iterator[Path]:
     """The file itself if it is a local one, else a temporary copy with the same suffix."""
