@@ -19,21 +19,12 @@ from diffusers.hooks.mag_cache import MagCacheConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 
 from skyreels_audio import SkyReelsAudioPipeline
+from skyreels_audio.acceleration.accelerate import Acceleration
+from skyreels_audio.acceleration.cache_fit import ResidualChanges, fit_coefficients, magnitude_ratios, record_changes
+from skyreels_audio.acceleration.teacache import SkipPlan, TeaCacheVelocity, diffusers_cache, skip_plan
 from skyreels_audio.evaluation.lips import correlation, lip_aperture_curve
-from skyreels_audio.faces import detect_faces, portrait_crop
-from skyreels_audio.generation.acceleration import Acceleration
-from skyreels_audio.generation.cache import (
-    ResidualChanges,
-    SkipPlan,
-    TeaCacheVelocity,
-    diffusers_cache,
-    fit_coefficients,
-    magnitude_ratios,
-    record_changes,
-    skip_plan,
-)
-from skyreels_audio.generation.guidance import Velocity
-from skyreels_audio.generation.sampling import TransformerVelocity, set_timesteps
+from skyreels_audio.generation.sampling import set_timesteps
+from skyreels_audio.generation.step import Batched, TransformerVelocity, Velocity
 from skyreels_audio.media import read_audio, read_image
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -57,11 +48,8 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     settings = pipe.settings()
     picture = read_image(options.image)
-    face = next(iter(detect_faces(picture)), None)
-    box = portrait_crop(picture, face, (settings.height, settings.width))
-    left, top, right, bottom = (round(edge) for edge in box)
     inputs: dict[str, Any] = {
-        "image": picture[top:bottom, left:right],
+        "image": picture,
         "audio": read_audio(options.audio)[: int(16000 * options.seconds)],
         "audio_guidance_scale": 4.5,
     }
@@ -79,11 +67,11 @@ def main() -> None:
         """Seconds of denoising, and the frames."""
         clock = time.process_time if pipe.device.type == "cpu" else time.perf_counter
         times = []
+        pipe.executor = Batched(velocity)
         output = pipe(
             **inputs,
             num_inference_steps=options.steps,
             generator=torch.Generator().manual_seed(0),
-            velocity=velocity,
             progress=lambda phase, done, total: times.append(clock()) if phase == "sample" else None,
         )
         return times[-1] - times[0], np.stack(list(output.frames))

@@ -7,7 +7,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
-from skyreels_audio.generation.memory import MemoryMode, ModelShape, on_meta, plan
+from skyreels_audio.acceleration.estimate import ModelShape, estimate, on_meta
+from skyreels_audio.acceleration.offload import MemoryMode
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 MODELS = {"1.3B": (12, 8960, 30), "14B": (40, 13824, 40)}
@@ -42,10 +43,10 @@ def main() -> None:
         shape = full_size(*geometry)
         for size, (height, width) in SIZES.items():
             for mode in MODES:
-                estimate = plan(shape, height, width, FRAMES, mode)
-                phases = (estimate.encode, estimate.sample, estimate.decode, estimate.peak)
+                needs = estimate(shape, height, width, FRAMES, mode)
+                phases = (needs.encode, needs.sample, needs.decode, needs.peak)
                 cells = " | ".join(f"{phase / 1e9:.1f} GB" for phase in phases)
-                print(f"| {model} | {size} | {mode} | {cells} | {estimate.seconds / 60:.0f} min |", flush=True)
+                print(f"| {model} | {size} | {mode} | {cells} | {needs.seconds / 60:.0f} min |", flush=True)
 
 
 if __name__ == "__main__":

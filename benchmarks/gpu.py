@@ -26,11 +26,12 @@ from safetensors import safe_open
 from table import Row, plain, write
 from torch.utils.flop_counter import FlopCounterMode
 
-from skyreels_audio.generation.acceleration import PAPER_THRESHOLD, RETAIN
-from skyreels_audio.generation.cache import COEFFICIENTS, SkipPlan, TeaCacheVelocity, skip_plan
+from skyreels_audio.acceleration.accelerate import PAPER_THRESHOLD, RETAIN
+from skyreels_audio.acceleration.estimate import CONTEXT_BYTES, ModelShape, estimate, tensor_bytes
+from skyreels_audio.acceleration.teacache import COEFFICIENTS, SkipPlan, TeaCacheVelocity, skip_plan
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.memory import CONTEXT_BYTES, ModelShape, plan, tensor_bytes
-from skyreels_audio.generation.sampling import TransformerVelocity, set_timesteps
+from skyreels_audio.generation.sampling import set_timesteps
+from skyreels_audio.generation.step import TransformerVelocity
 from skyreels_audio.models.rope import latent_positions, token_positions
 
 ROOT = Path(__file__).parents[1]
@@ -77,13 +78,13 @@ def main() -> None:
             "--geometry tiny --device cpu proves that the script works, without measuring anything of use."
         )
     shape = full_size(geometry.heads, geometry.ffn, geometry.layers)
-    estimate = plan(shape, *geometry.size, geometry.frames, "balanced").sample - CONTEXT_BYTES
+    needed = estimate(shape, *geometry.size, geometry.frames, "balanced").sample - CONTEXT_BYTES
     flops = counted_flops(shape.transformer, geometry)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         free = torch.cuda.mem_get_info()[0]
-        if free < estimate:
-            leave(f"About {estimate / 1e9:.0f} GB of GPU memory are needed, and {free / 1e9:.0f} GB are free.")
+        if free < needed:
+            leave(f"About {needed / 1e9:.0f} GB of GPU memory are needed, and {free / 1e9:.0f} GB are free.")
 
     ceiling = product_rate(geometry.product, device)
     computed, source = computed_steps(shape.transformer, options.model)
@@ -93,7 +94,7 @@ def main() -> None:
     for name in ("bfloat16", "8-bit weights"):
         if name != "bfloat16":  # as `--memory low` stores them, but kept on the GPU
             transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
-        expected = estimate + tensor_bytes(transformer) - unsaved
+        expected = needed + tensor_bytes(transformer) - unsaved
         rows += measure(name, transformer, geometry, flops, ceiling, expected, computed, options.repeats)
     print(plain(rows))
     about = {
@@ -181,7 +182,7 @@ def product_rate(side: int, device: torch.device, count: int = 10) -> float:
 
 
 def counted_flops(transformer: Any, geometry: Geometry) -> float:
-    """Operations of one velocity, counted product by product. `memory.transformer_flops`, an estimate, is higher: it
+    """Operations of one velocity, counted product by product. `estimate.transformer_flops`, an estimate, is higher: it
     takes the keys and values of text, image and voice to be as many as the video's tokens."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         latents_BCTHW, conditions = inputs(transformer, geometry, torch.device("meta"))

@@ -4,7 +4,7 @@ python benchmarks/speed.py --model weights/tiny --chart docs/performance.svg
 
 Whole videos by the wall clock: the checkpoint's own settings, and plain (50 steps, uncached, three branches). Then
 steps, on a CPU by processor time: one branch without audio in our loop and in diffusers' Wan pipeline around the same
-transformer; three branches with and without what generation/ offers to save work.
+transformer; three branches with and without what acceleration/ offers to save work.
 """
 
 import argparse
@@ -20,16 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
-from PIL import Image
 
 from skyreels_audio import SkyReelsAudioPipeline
-from skyreels_audio.faces import detect_faces, portrait_crop
-from skyreels_audio.generation.acceleration import Acceleration, accelerated
-from skyreels_audio.generation.calls import Batched, Together
-from skyreels_audio.generation.conditions import spatial_factor
-from skyreels_audio.generation.constant_conditions import ConstantConditions
-from skyreels_audio.generation.guidance import Guidance, Scale, Velocity
-from skyreels_audio.generation.sampling import TransformerVelocity
+from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
+from skyreels_audio.acceleration.kv_cache import CrossAttentionKVCache
+from skyreels_audio.generation.guidance import Guidance, Scale
+from skyreels_audio.generation.inputs import frame_picture
+from skyreels_audio.generation.latents import spatial_factor
+from skyreels_audio.generation.step import Batched, Executor, TransformerVelocity, Velocity, plan_step
 from skyreels_audio.media import VideoWriter, read_image
 
 BRANCHES = ("text and voice", "without voice", "nothing given")
@@ -89,9 +87,9 @@ def video_times(pipe: Any, image: np.ndarray, voice: np.ndarray, **given: Any) -
     with branch_times(pipe.transformer) as branches:
         output = pipe(image, voice, **given, generator=torch.Generator().manual_seed(0), progress=progress)
     sampled = time.perf_counter()
-    height, width = image.shape[:2]
     with tempfile.TemporaryDirectory() as folder:
-        with VideoWriter(Path(folder) / "video.mp4", width, height, output.fps) as writer:
+        size = pipe.settings().width, pipe.settings().height
+        with VideoWriter(Path(folder) / "video.mp4", *size, output.fps) as writer:
             for frame in output.frames:
                 before = time.perf_counter()
                 writer.write(frame)
@@ -144,8 +142,9 @@ def diffusers_step(pipe: Any, image: np.ndarray, frames: int, steps: int) -> flo
     return (times[-1] - times[0]) / (steps - 1)
 
 
-def our_step(pipe: Any, image: np.ndarray, voice: np.ndarray, steps: int, branches: int, **given: Any) -> float:
+def our_step(pipe: Any, image: np.ndarray, voice: np.ndarray, steps: int, branches: int, execute: Executor) -> float:
     """Seconds per step of our loop, in one window; a single branch goes without audio, as diffusers' does."""
+    pipe.executor = execute
     times: list[float] = []
 
     def progress(phase: str, done: int, total: int) -> None:
@@ -160,10 +159,9 @@ def our_step(pipe: Any, image: np.ndarray, voice: np.ndarray, steps: int, branch
         audio_guidance_scale=scale,
         text_guidance_scale=scale,
         window=1000,
-        animate="everything",  # as diffusers' loop does
+        edit_region="everything",  # as diffusers' loop does
         generator=torch.Generator().manual_seed(0),
         progress=progress,
-        **given,
     )
     return (times[-1] - times[1]) / (steps - 1)
 
@@ -212,16 +210,14 @@ def main() -> None:
     pipe: Any = SkyReelsAudioPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
     settings = pipe.settings()
     rng = np.random.default_rng(0)
-    picture = read_image("examples/portrait.png")  # a face, without which no region of it could be made alone
-    box = portrait_crop(picture, detect_faces(picture)[0], (settings.height, settings.width))
+    image = frame_picture(read_image("examples/portrait.png"), (settings.height, settings.width)).picture_HWC
     size = settings.width, settings.height
-    image = np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, box=box))
     samples = int(16000 * options.seconds)
     voice = 0.1 * rng.standard_normal(samples).astype(np.float32)
 
     video_times(pipe, image, voice[:16000], num_inference_steps=1)  # warm-up
-    with accelerated(pipe, Acceleration(), settings) as arrange:  # as the command does
-        default = video_times(pipe, image, voice, arrange=arrange)
+    with accelerated(pipe, Acceleration(), settings):  # as the command does
+        default = video_times(pipe, image, voice)
     rows = {
         "default": default,
         "plain": video_times(pipe, image, voice, **PLAIN | {"num_inference_steps": options.plain_steps}),
@@ -238,20 +234,20 @@ def main() -> None:
     frames, steps = options.step_frames, 5
     short = voice[: int(16000 * frames / settings.fps)]
     plain = TransformerVelocity(pipe.transformer)
-    silent = best(lambda: our_step(pipe, image, short, steps, 1, velocity=without_audio(plain)))
+    silent = best(lambda: our_step(pipe, image, short, steps, 1, Batched(without_audio(plain))))
     theirs = best(lambda: diffusers_step(pipe, image, frames, steps))
     print(f"\none branch, {frames} frames: ours {1000 * silent:.1f} ms a step, diffusers' loop {1000 * theirs:.1f} ms")
 
-    three = best(lambda: our_step(pipe, image, short, steps, 3, velocity=plain))
-    constant = ConstantConditions(plain, pipe.transformer)
+    three = best(lambda: our_step(pipe, image, short, steps, 3, Batched(plain)))
+    kv_cache = CrossAttentionKVCache(plain, pipe.transformer)
 
     def kept() -> float:
-        constant.kept.clear()
-        return our_step(pipe, image, short, steps, 3, velocity=constant)
+        kv_cache.kept.clear()
+        return our_step(pipe, image, short, steps, 3, Batched(kv_cache))
 
     once = best(kept)
-    constant.close()
-    print(f"three branches: {1000 * three:.1f} ms a step; constant conditions kept {1000 * once:.1f} ms")
+    kv_cache.close()
+    print(f"three branches: {1000 * three:.1f} ms a step; keys and values kept {1000 * once:.1f} ms")
     print(f"three branches as one batch: {1000 * batched_step(pipe, settings, frames, plain):.1f} ms")
 
 
@@ -260,15 +256,16 @@ def batched_step(pipe: Any, settings: Any, frames: int, velocity: Velocity) -> f
     rng = torch.Generator().manual_seed(0)
     voice = 0.1 * torch.randn(int(16000 * frames / settings.fps), generator=rng)
     picture = np.zeros((1, settings.height, settings.width, 3), np.uint8)
-    conditions = pipe.encode(picture, None, voice, ["", ""], latents, settings)
+    text_2SD = pipe.encode_prompts("", "", None, None, settings)
+    conditions = pipe.encode(picture, None, voice, text_2SD, latents, settings)
     noise = torch.randn(1, pipe.vae.config.z_dim, *conditions.reference_BCTHW.shape[2:], generator=rng)
-    pipe.scheduler.set_timesteps(2)
-    timesteps, scale = pipe.scheduler.timesteps, Scale.parse(4.5)
-    together = Together(lambda v: Guidance(v, timesteps, scale, scale), Batched(velocity, most=3))
+    guidance = Guidance(Scale.parse(4.5), Scale.parse(3))
+    plan = plan_step(settings.windows, guidance.branches(0.0, conditions))
+    execute = Batched(velocity, 3 * noise[0, 0].numel())
 
     def step() -> float:
         start = clock()
-        together(noise, timesteps[0], conditions)
+        execute(plan, noise, torch.tensor(1000.0), conditions)
         return clock() - start
 
     return best(step)

@@ -71,7 +71,7 @@ class Workbench:
         return np.stack([frame.numpy() for frame in self.decode(latents)])
 
     def encode(self, frames_FHWC: np.ndarray) -> torch.Tensor:
-        from skyreels_audio.generation.conditions import normalise
+        from skyreels_audio.generation.latents import normalise
 
         video = torch.from_numpy(frames_FHWC).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         vae: Any = self.pipe.vae

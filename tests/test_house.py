@@ -22,6 +22,7 @@ LAYERS = [
     {"media", "faces"},
     {"models"},
     {"generation"},
+    {"acceleration"},
     {"training", "evaluation", "synthetic", "curation"},
     {"app", "cli"},
 ]

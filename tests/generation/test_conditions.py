@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from skyreels_audio.generation.conditions import Conditions, build_reference, encode_text, normalise
+from skyreels_audio.generation.conditions import Conditions, Part, stack
+from skyreels_audio.generation.encoders import encode_text
+from skyreels_audio.generation.latents import build_reference, normalise
 from skyreels_audio.generation.masks import to_latent
 from skyreels_audio.models.rope import latent_positions, token_positions
 
@@ -27,11 +29,11 @@ def clip(latents: int = 9, batch: int = 1, **changes: Any) -> Any:
 def test_dropping_nulls_and_says_so():
     given = clip()
     dropped = given.drop("audio").drop("text", "reference")
-    assert dropped.key == ("-audio", "-text", "-reference")
+    assert dropped.parts == (Part(None, frozenset({"audio", "text", "reference"})),)
     assert torch.equal(dropped.text_BSD, given.null_text_BSD)
     for nulled in (dropped.audio_BAD, dropped.reference_BCTHW, dropped.known_B4THW, dropped.image_BND):
         assert nulled is not None and not nulled.any()
-    assert given.key == () and given.drop("text").audio_BAD is given.audio_BAD
+    assert given.parts == (Part(),) and given.drop("text").audio_BAD is given.audio_BAD
     assert clip(audio_BAD=None, image_BND=None).drop("audio", "reference").audio_BAD is None
 
 
@@ -47,7 +49,7 @@ def test_dropping_rows_of_a_batch_leaves_the_others():
 def test_a_window_begins_with_the_reference_and_keeps_its_own_time():
     given = clip()
     window = given.window(3, 7)
-    assert window.key == ("3:7",)
+    assert window.parts == (Part((3, 7)),)
     assert window.reference_BCTHW[0, 0, :, 0, 0].tolist() == [1, 5, 6, 7]
     assert torch.equal(window.known_B4THW, given.known_B4THW[:, :, [0, 4, 5, 6]])
     assert torch.equal(window.video_positions_T, given.video_positions_T[3:7])
@@ -77,7 +79,27 @@ def test_a_short_reference_serves_every_window():
 
 
 def test_voice_follows_the_window():
-    assert clip(voice_T=torch.arange(9.0)).window(3, 7).voice_T.tolist() == [3, 4, 5, 6]
+    assert clip(voice_activity_T=torch.arange(9.0)).window(3, 7).voice_activity_T.tolist() == [3, 4, 5, 6]
+
+
+def test_without_its_video_a_window_sees_the_first_frame_alone():
+    still, known = torch.randn(1, 2, 4, 1, 1), torch.rand(1, 4, 4, 1, 1)
+    given = clip(still_BCTHW=still, still_known_B4THW=known)
+    window = given.window(3, 7).drop("video")
+    assert torch.equal(window.reference_BCTHW, still) and torch.equal(window.known_B4THW, known)
+    assert not given.window(3, 7).drop("video", "reference").reference_BCTHW.any()
+    assert torch.equal(clip().drop("video").reference_BCTHW, clip().reference_BCTHW)  # a picture is no video
+
+
+def test_a_batch_keeps_what_each_of_it_is():
+    given = clip()
+    views = [given.window(2, 6), given.window(3, 7).drop("audio")]
+    batch = stack(views)
+    assert batch.parts == (Part((2, 6)), Part((3, 7), frozenset({"audio"})))
+    for row, view in enumerate(views):
+        for name in ("text_BSD", "reference_BCTHW", "known_B4THW", "image_BND"):
+            assert torch.equal(getattr(batch, name)[row], getattr(view, name)[0])
+        assert torch.equal(batch.video_positions_T[row], view.video_positions_T)
 
 
 def tiny_vae() -> Any:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from skyreels_audio.generation.conditions import latent_statistics
-from skyreels_audio.generation.decoding import Around, decode
+from skyreels_audio.generation.decoding import CompositeLatents, decode
+from skyreels_audio.generation.latents import latent_statistics
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 
 WAN: dict[str, Any] = {
@@ -47,12 +47,12 @@ def assert_streams(vae, channels: int, latents: int = 4) -> None:
 
 def test_a_box_of_latents_stands_in_its_reference():
     inner, reference = torch.randn(1, 2, 9, 2, 3), torch.randn(1, 2, 4, 5, 6)
-    around = Around(inner, reference, slice(1, 3), slice(2, 5))
-    assert around.shape == (1, 2, 9, 5, 6)
+    composite = CompositeLatents(inner, reference, slice(1, 3), slice(2, 5))
+    assert composite.shape == (1, 2, 9, 5, 6)
     whole = torch.cat([reference, reference[:, :, -1:].expand(-1, -1, 5, -1, -1)], dim=2)
     whole[..., 1:3, 2:5] = inner
     for time in (slice(0, 9), slice(2, 6), slice(5, 20)):
-        assert torch.equal(around[:, :, time], whole[:, :, time])
+        assert torch.equal(composite[:, :, time], whole[:, :, time])
     before = reference.clone()
-    around[:, :, 0:4].zero_()
+    composite[:, :, 0:4].zero_()
     assert torch.equal(reference, before)

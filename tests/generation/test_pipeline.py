@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from PIL import Image
 
 from skyreels_audio import SkyReelsAudioPipeline
+from skyreels_audio.generation.decoding import decode
 
 
 def run(pipeline, seed: Any = 0, **options: Any) -> np.ndarray:
@@ -43,7 +45,7 @@ def test_picture_voice_and_words_each_matter(pipeline, portrait, voice):
 
 def test_from_pretrained_gives_the_same_video(pipeline, portrait, voice, tmp_path):
     pipeline.save_pretrained(tmp_path)
-    loaded = SkyReelsAudioPipeline.from_pretrained(tmp_path)
+    loaded = SkyReelsAudioPipeline.from_pretrained(tmp_path, dtype=torch.float32)
     assert loaded.settings() == pipeline.settings()
     assert (run(loaded, image=portrait, audio=voice) == run(pipeline, image=portrait, audio=voice)).all()
 
@@ -127,6 +129,8 @@ def test_colour_unification_brings_the_reference_colours(pipeline, voice):
         ({"num_inference_steps": 0}, "at least 1"),
         ({"fps": -1}, "fps"),
         ({"overlap": 1}, "overlap"),
+        ({"steps": 3}, "no setting named steps"),
+        ({"latents": torch.zeros(1, 8, 9, 1, 1)}, r"latents must have the shape \(1, 8, 9, 2, 2\)"),
         ({"known": np.ones((30, 32, 32))}, "no video"),
         ({"image": None, "video": np.zeros((30, 32, 32, 3), np.uint8)}, "give video and known"),
         (
@@ -138,6 +142,53 @@ def test_colour_unification_brings_the_reference_colours(pipeline, voice):
 def test_bad_input_is_answered_in_a_sentence(pipeline, portrait, voice, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         pipeline(**{"image": portrait, "audio": voice} | options)
+
+
+def test_settings_are_taken_whole_or_one_by_one(pipeline, portrait, voice):
+    one_by_one = run(pipeline, image=portrait, audio=voice, num_inference_steps=3, fps=20, audio_guidance_scale=None)
+    whole = replace(pipeline.settings(), num_inference_steps=3, fps=12)
+    assert (run(pipeline, image=portrait, audio=voice, settings=whole, fps=20) == one_by_one).all()
+
+
+def test_an_error_names_the_setting_alone(pipeline):
+    with pytest.raises(
+        ValueError, match=r"^overlap must be at least 2 latents and less than the window of 5, not 1\.$"
+    ):
+        pipeline.settings(overlap=1)
+
+
+def test_noise_prompts_and_outputs_may_be_given_as_diffusers_users_do(pipeline, portrait, voice):
+    inputs = {"image": portrait, "audio": voice, "prompt": "a man", "negative_prompt": "dark"}
+    frames = run(pipeline, **inputs)
+    noise = torch.randn(1, 8, 9, 2, 2, generator=torch.Generator().manual_seed(0))
+    again = noise.clone()
+    assert (run(pipeline, **inputs, seed=1, latents=noise) == frames).all()
+    assert torch.equal(noise, again)
+    embeds = pipeline.encode_prompts("a man", "dark", None, None, pipeline.settings())
+    given = {"prompt_embeds": embeds[:1], "negative_prompt_embeds": embeds[1:]}
+    assert (run(pipeline, image=portrait, audio=voice, **given) == frames).all()
+    pictures = pipeline(**inputs, latents=noise, output_type="pil").frames
+    assert all((np.asarray(picture) == frame).all() for picture, frame in zip(pictures, frames, strict=True))
+    latents = pipeline(**inputs, latents=noise, output_type="latent").frames
+    decoded = [frame.numpy() for frame in decode(latents, pipeline.vae)]
+    assert (np.stack(decoded)[: len(frames)] == frames).all()
+
+
+def test_a_callback_sees_every_step_and_may_change_it(pipeline, portrait, voice):
+    steps = []
+
+    def look(pipe, step, t, given):
+        assert pipe is pipeline
+        steps.append((step, float(t), given["latents"].clone()))
+        return {}
+
+    inputs = {"image": portrait, "audio": voice, "num_inference_steps": 3}
+    frames = run(pipeline, **inputs, callback_on_step_end=look)
+    assert [step for step, _, _ in steps] == [0, 1, 2] and steps[0][1] == 1000
+    assert (frames == run(pipeline, **inputs)).all()
+    kept = steps[-1][2]
+    changed = run(pipeline, **inputs, seed=1, callback_on_step_end=lambda pipe, step, t, given: {"latents": kept})
+    assert (changed == frames).all()
 
 
 def test_unknown_defaults_are_rejected(pipeline):

@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
-from hypothesis import given
-from hypothesis import strategies as st
 
 from skyreels_audio.generation import sampling
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.sampling import Hybrid, TransformerVelocity, sample
-from skyreels_audio.models.rope import latent_positions
+from skyreels_audio.generation.guidance import Guidance, Scale
+from skyreels_audio.generation.step import Batched, TransformerVelocity, plan_step
+from skyreels_audio.generation.windows import Windows
+from skyreels_audio.models.rope import latent_positions, token_positions
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 SCHEDULERS = {
@@ -28,6 +30,11 @@ def conditions(text: float = 0.0) -> Conditions:
         known_B4THW=torch.zeros(1, 4, 3, 1, 2),
         video_positions_T=latent_positions(3),
     )
+
+
+def sample(velocity, scheduler, latents, conditions, **options):
+    """Without guidance, in one window."""
+    return sampling.sample(Batched(velocity), scheduler, latents, conditions, Guidance(), Windows(), **options)
 
 
 def straight(latents, t, conditions):
@@ -117,15 +124,54 @@ def test_a_broken_state_is_refused(tmp_path):
         sample(curved, scheduler("euler"), CLEAN.clone(), conditions(), resume=tmp_path / "state")
 
 
-@given(st.integers(0, 6))
+@pytest.mark.parametrize("steps", [0, 2, 6, None])
 def test_hybrid_shows_the_video_to_the_first_steps_only(steps):
-    timesteps = scheduler("euler").timesteps
     seen = []
-    switch = float(timesteps[steps - 1]) if steps else float("inf")
-    hybrid = Hybrid(lambda z, t, c: seen.append(c.key) or z, conditions().window(0, 3), switch)
-    for t in timesteps:
-        hybrid(CLEAN, t, conditions())
-    assert seen == [()] * steps + [("0:3",)] * (6 - steps)
+
+    def record(latents, t, conditions):
+        seen.append("video" in conditions.parts[0].drops)
+        return latents
+
+    sample(record, scheduler("euler"), CLEAN.clone(), conditions(), hybrid_steps=steps)
+    shown = 6 if steps is None else steps
+    assert seen == [False] * shown + [True] * (6 - shown)
+
+
+def test_what_a_callback_returns_is_gone_on_with():
+    calls = []
+
+    def on_step_end(step, t, latents):
+        calls.append((step, float(t)))
+        return CLEAN if step == 2 else latents
+
+    never = [torch.full_like(CLEAN, float("nan"))] * 3 + [torch.zeros_like(CLEAN)] * 3
+    result = sample(
+        lambda z, t, c: never[len(calls)], scheduler("euler"), CLEAN + 1, conditions(), on_step_end=on_step_end
+    )
+    assert calls == list(enumerate(scheduler("euler").timesteps.tolist()))
+    assert torch.equal(result, CLEAN)
+
+
+@pytest.mark.parametrize("cells", [0, 12, 100])
+def test_a_step_is_the_weighted_sum_of_its_evaluations(cells):
+    """However they are batched: of two windows and two branches, each on its own span."""
+    generator, timeline = torch.Generator().manual_seed(0), replace(conditions(), video_positions_T=latent_positions(4))
+    latents, windows = torch.randn(1, 2, 4, 1, 2, generator=generator), Windows(3, 2)
+    timeline = replace(timeline, audio_BAD=torch.ones(1, 32, 1), audio_positions_A=token_positions(32))
+    batches, plan = [], plan_step(windows, Guidance(Scale.parse(3)).branches(0.0, timeline))
+
+    def velocity(latents, t, conditions):
+        batches.append(len(latents))
+        return curved(latents, t, conditions) + conditions.audio_BAD.mean(1)[:, None, None, None]
+
+    result = Batched(velocity, cells)(plan, latents, torch.tensor(500.0), timeline)
+    assert batches == ([2, 2] if cells else [1] * 4)  # windows differ in audio tokens
+    expected = torch.zeros_like(latents)
+    for evaluation in plan:
+        start, stop = evaluation.span
+        noisy, given = latents[:, :, start:stop], timeline.window(start, stop).drop(*evaluation.drops)
+        expected[:, :, start:stop] += evaluation.weight_T.view(-1, 1, 1) * velocity(noisy, torch.tensor(500.0), given)
+    torch.testing.assert_close(result, expected)
 
 
 def test_the_transformer_sees_noise_mask_and_reference_in_this_order():

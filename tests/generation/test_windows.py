@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyreels_audio.generation.conditions import Conditions
+from skyreels_audio.generation.guidance import Guidance
+from skyreels_audio.generation.step import Batched, plan_step
 from skyreels_audio.generation.windows import Windows, fusion_weights, plan_windows
 from skyreels_audio.models.rope import latent_positions, token_positions
 
@@ -34,6 +36,12 @@ def model(latents_BCTHW, t, conditions):
     """Depends on the latents, on their neighbours and on where the window begins, as a real model does."""
     mixed = latents_BCTHW + 0.5 * latents_BCTHW.roll(1, dims=2) + 0.1 * latents_BCTHW.mean()
     return torch.tanh(mixed) + conditions.audio_BAD.mean() / 100 + t / 1000
+
+
+def fused(windows: Windows, latents: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The velocity of a timeline without guidance."""
+    conditions = timeline(latents.shape[2])
+    return Batched(model)(plan_step(windows, Guidance().branches(0.0, conditions)), latents, t, conditions)
 
 
 @given(plans())
@@ -72,8 +80,7 @@ def test_weights_are_the_papers():
 @given(st.integers(1, 12), st.sampled_from(MODES))
 def test_a_single_window_changes_no_bit(length, mode):
     latents, t = torch.randn(1, 2, length, 1, 1), torch.tensor(500.0)
-    fused = Windows(model, 12, 4, mode)(latents, t, timeline(length))
-    assert torch.equal(fused, model(latents, t, timeline(length)))
+    assert torch.equal(fused(Windows(12, 4, mode), latents, t), model(latents, t, timeline(length)))
 
 
 def corrected_algorithm_1(latents, conditions, window, overlap, sigmas):
@@ -106,9 +113,8 @@ def test_blending_velocities_is_algorithm_1_with_euler_steps(plan, seed):
     latents = torch.randn(1, 2, length, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     sigmas = torch.linspace(1, 0, 6, dtype=torch.float64)
     expected = corrected_algorithm_1(latents, timeline(length), window, overlap, sigmas)
-    velocity = Windows(model, window, overlap)
     for sigma, next_sigma in zip(sigmas, sigmas[1:], strict=False):
-        latents = latents + (next_sigma - sigma) * velocity(latents, 1000 * sigma, timeline(length))
+        latents = latents + (next_sigma - sigma) * fused(Windows(window, overlap), latents, 1000 * sigma)
     torch.testing.assert_close(latents, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -122,8 +128,7 @@ def test_information_flows_as_figure_7_says():
         other[:, :, changed] += 1
         outputs = []
         for z in (latents, other):
-            velocity = Windows(model, 10, 4, mode)  # windows 0…9 and 6…15; without overlap 0…9 and 6…15 cut at 10
-            outputs.append(velocity(z, t, timeline(16)))
+            outputs.append(fused(Windows(10, 4, mode), z, t))  # 0…9 and 6…15; without overlap 0…9 and 6…15 cut at 10
         return not torch.equal(outputs[0][:, :, watched], outputs[1][:, :, watched])
 
     assert influence("bidirectional", 12, 8) and influence("bidirectional", 8, 12)
@@ -132,6 +137,6 @@ def test_information_flows_as_figure_7_says():
 
 def test_without_overlap_windows_are_independent():
     latents, t = torch.randn(1, 2, 20, 1, 1), torch.tensor(500.0)
-    velocity = Windows(model, 10, 4, "none")(latents, t, timeline(20))
+    velocity = fused(Windows(10, 4, "none"), latents, t)
     halves = [model(latents[:, :, i : i + 10], t, timeline(20).window(i, i + 10)) for i in (0, 10)]
     torch.testing.assert_close(velocity, torch.cat(halves, dim=2))

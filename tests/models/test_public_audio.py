@@ -16,6 +16,8 @@ from transformers import CLIPVisionModel, UMT5EncoderModel, Wav2Vec2FeatureExtra
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
+from skyreels_audio.generation.step import Batched, plan_step
+from skyreels_audio.generation.windows import Windows
 from skyreels_audio.media import InputError
 from skyreels_audio.models.audio_features import encode_audio_features, loudness_gain
 from skyreels_audio.models.convert import convert_audio_model
@@ -235,14 +237,15 @@ def test_guidance_order_of_a_converted_model_is_the_one_it_was_trained_for(model
     values = {frozenset(): 1.0, frozenset({"text"}): 2.0, frozenset({"audio"}): 5.0, frozenset({"text", "audio"}): 11.0}
 
     def branch(latents_BCTHW, t, conditions):
-        here = {name for name in ("text", "audio") if f"-{name}" not in conditions.key}
-        assert "-reference" not in conditions.key
-        return torch.full_like(latents_BCTHW, values[frozenset(here)])
+        (part,) = conditions.parts
+        assert "reference" not in part.drops
+        return torch.full_like(latents_BCTHW, values[frozenset({"text", "audio"}) - part.drops])
 
     one = torch.ones(1, 1, 1)
     conditions = Conditions(one, one, one, one[0, 0], one[None, None], one[None, None], one[0, 0])
-    guidance = Guidance(branch, torch.tensor([1.0]), audio, text, ("text", "audio"), defaults["guidance_order"])
-    v = guidance(torch.zeros(1, 1, 1, 1, 1), torch.tensor(1.0), conditions).item()
+    guidance = Guidance(audio, text, ("text", "audio"), defaults["guidance_order"])
+    plan = plan_step(Windows(), guidance.branches(0.0, conditions))
+    v = Batched(branch)(plan, torch.zeros(1, 1, 1, 1, 1), torch.tensor(1.0), conditions).item()
     s_t, s_a = text(0.0), audio(0.0)
     expected = 1 + s_t * (2 - 1) + s_a * (11 - 2) if model == "fantasytalking" else 1 + s_t * (11 - 5) + s_a * (5 - 1)
     assert v == pytest.approx(expected)

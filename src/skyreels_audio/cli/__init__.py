@@ -7,12 +7,12 @@ import sys
 
 import typer
 
+from skyreels_audio.acceleration.ranks import local_rank
 from skyreels_audio.cli.benchmark import benchmark
 from skyreels_audio.cli.convert import convert
 from skyreels_audio.cli.curate import curate, review
 from skyreels_audio.cli.data import synthesize
 from skyreels_audio.cli.generate import generate
-from skyreels_audio.cli.options import local_rank
 from skyreels_audio.cli.training import train
 
 app = typer.Typer(

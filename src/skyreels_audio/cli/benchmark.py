@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from skyreels_audio.acceleration.ranks import world_size
 from skyreels_audio.bundled import bundled
 from skyreels_audio.cli import door
 from skyreels_audio.cli.progress import Progress
@@ -14,7 +15,7 @@ from skyreels_audio.cli.progress import Progress
 if TYPE_CHECKING:
     import numpy as np
 
-    from skyreels_audio.cli.takes import Run
+    from skyreels_audio.cli.run import Run
 
 FIT_STEPS = 50
 FIT = "Measure what --cache teacache and magcache need to know of the checkpoint, and store it in its model_index.json."
@@ -35,7 +36,7 @@ def benchmark(
     """Time a video on this machine, phase by phase; or fit the step caches to a checkpoint."""
     from skyreels_audio.media import SAMPLE_RATE, InputError, read_image
 
-    if door.processes() > 1:
+    if world_size() > 1:
         raise InputError("benchmark is for one process; what torchrun starts is generate.")
     model = model or bundled("weights/tiny")
     picture = read_image(image or bundled("examples/portrait.png"))
@@ -43,19 +44,19 @@ def benchmark(
     settings = door.read_settings(model, num_inference_steps=None if fit_teacache else steps)
     door.check_device(device)
 
-    from skyreels_audio.cli.takes import Run, animate
+    from skyreels_audio.cli.run import Run, animate
 
     with Progress() as progress:
         run = Run(model, device, dtype, voice_n, "", settings, 0, None, progress)
         if fit_teacache:
             told = fit(run, picture, steps or FIT_STEPS)
         else:
-            take = animate(picture, "the portrait", run)
+            video = animate(picture, run)
             started = time.perf_counter()
-            for _ in take.frames:
+            for _ in video.frames:
                 pass
             decoding = time.perf_counter() - started
-            told = table(progress.seconds | {"decode": decoding}, take.num_frames / take.fps)
+            told = table(progress.seconds | {"decode": decoding}, video.num_frames / video.fps)
     typer.echo(told)
 
 
@@ -72,20 +73,20 @@ def fit(run: "Run", picture: "np.ndarray", steps: int) -> str:
     and as many as the checkpoint's default: what the polynomial is to serve. Returns what to tell."""
     import torch
 
-    from skyreels_audio.cli.takes import crop_portrait
-    from skyreels_audio.generation.acceleration import PAPER_THRESHOLD, RETAIN
-    from skyreels_audio.generation.cache import fit_coefficients, magnitude_ratios, record_changes, skip_plan
+    from skyreels_audio.acceleration.accelerate import PAPER_THRESHOLD, RETAIN
+    from skyreels_audio.acceleration.cache_fit import fit_coefficients, magnitude_ratios, record_changes
+    from skyreels_audio.acceleration.teacache import skip_plan
     from skyreels_audio.media import InputError
 
     counts = sorted({max(steps // 2, 1), steps, run.settings.num_inference_steps})
     example = {
-        "image": crop_portrait(picture, "the portrait", run)[0],
+        "image": picture,
         "audio": run.voice_n,
         "generator": torch.Generator().manual_seed(run.seed),
         "progress": run.progress,
     }
     try:
-        with run.ready() as (pipe, _):
+        with run.ready() as pipe:
             changes = record_changes(pipe, [example], counts)
             coefficients = fit_coefficients(pipe.transformer, changes, RETAIN)
     except ValueError as error:

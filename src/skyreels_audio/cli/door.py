@@ -2,21 +2,21 @@
 
 import json
 import math
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from skyreels_audio.acceleration.ranks import local_world_size, world_size
 from skyreels_audio.cli.options import parse_size
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from skyreels_audio.acceleration.accelerate import Acceleration, Cache
+    from skyreels_audio.acceleration.offload import MemoryMode
     from skyreels_audio.cli.credentials import Credentials
-    from skyreels_audio.generation.acceleration import Acceleration, Cache
-    from skyreels_audio.generation.memory import MemoryMode
     from skyreels_audio.generation.settings import Settings
 
 SILENT = 1e-3  # a peak below this (-60 dB) is silence
@@ -85,23 +85,20 @@ def read_settings(model: Path, **given: Any) -> "Settings":
         raise InputError(str(error)) from error
 
 
-def estimate(model: Path, settings: "Settings", samples: int, memory: "MemoryMode") -> str:
+def describe_costs(model: Path, settings: "Settings", samples: int, memory: "MemoryMode") -> str:
     """What ``generate`` will need on a GPU, from the configuration files alone."""
-    from skyreels_audio.generation.guidance import Scale
-    from skyreels_audio.generation.memory import ModelShape, plan
+    from skyreels_audio.acceleration.estimate import ModelShape, estimate
     from skyreels_audio.media import SAMPLE_RATE
 
     frames = math.ceil(samples / SAMPLE_RATE * settings.fps)
-    scales = (settings.audio_guidance_scale, settings.text_guidance_scale)
-    shape = ModelShape.read(model)
-    needs = plan(
-        shape,
+    needs = estimate(
+        ModelShape.read(model),
         settings.height,
         settings.width,
         frames,
         memory,
         steps=settings.num_inference_steps,
-        branches=1 + sum(Scale.parse(scale) != Scale.parse(1) for scale in scales),
+        branches=settings.branches,
         window=settings.window,
         overlap=settings.overlap,
     )
@@ -172,11 +169,11 @@ def check_device(device: str) -> None:
         kind = torch.device("cpu" if device == "auto" else device)
     except RuntimeError as error:
         raise InputError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
-    if processes() == 1:
+    if world_size() == 1:
         return
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {kind} cannot be shared by processes; under torchrun it is auto, cpu or cuda.")
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    here, gpus = local_world_size(), torch.cuda.device_count()
     if device != "cpu" and gpus and gpus < here:
         raise InputError(f"torchrun started {here} processes on a machine with {gpus} GPUs; start one for each GPU.")
 
@@ -192,7 +189,7 @@ def choose_acceleration(
     resume: bool,
 ) -> "Acceleration":
     """What --cache, --parallel and --compile ask for, if it can be done with the checkpoint and together."""
-    from skyreels_audio.generation.acceleration import PAPER_THRESHOLD, Acceleration
+    from skyreels_audio.acceleration.accelerate import PAPER_THRESHOLD, Acceleration
     from skyreels_audio.media import InputError
 
     if threshold is not None and cache != "teacache":
@@ -205,15 +202,10 @@ def choose_acceleration(
     needed = cache == "teacache" or parallel is not None
     config = SimpleNamespace(**_component(model, "transformer")) if needed else None
     try:
-        acceleration.check(settings, config, processes())
+        acceleration.check(settings, config, world_size())
     except ValueError as error:
         raise InputError(str(error)) from error
     return acceleration
-
-
-def processes() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _side_step(model: Path) -> int:

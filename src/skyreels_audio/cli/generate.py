@@ -1,15 +1,24 @@
 """skyreels-audio generate"""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from skyreels_audio.acceleration.ranks import rank
 from skyreels_audio.bundled import bundled
 from skyreels_audio.cli import door
-from skyreels_audio.cli.options import rank
 from skyreels_audio.cli.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from skyreels_audio.cli.run import Run
+    from skyreels_audio.generation.settings import Settings
 
 SHEET_COLUMNS = 6
 
@@ -19,7 +28,11 @@ MEMORY = "fast: all on the GPU; balanced: one component at a time; low: 8-bit bl
 CACHE = "Skip steps that change little: teacache is the paper's. Model-dependent figures: `benchmark --fit-teacache`."
 THRESHOLD = "TeaCache's alpha: how much change is skipped over; 0 is nothing. [default: 0.3]"
 PARALLEL = "Under torchrun: ulysses=, ring=, branch=, window=, e.g. ulysses=2,branch=3. [default: the cheapest]"
+LANDMARKS = "Who finds the face of a video. [default: mediapipe]"
+HYBRID = "Steps that see all of a video, not only its first frame. [default: all]"
 COLOURS = "0 to 1: how far colours are held to the picture's. [default: the checkpoint's]"
+
+Fused = Literal["bidirectional", "unidirectional", "none"]
 
 
 def generate(
@@ -35,18 +48,12 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same file.")] = 0,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, SIDE, or source. [default: the checkpoint's]")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second. [default: the checkpoint's]")] = None,
-    fusion: Annotated[
-        Literal["bidirectional", "unidirectional", "none"] | None, typer.Option(help="How windows of time meet.")
-    ] = None,
+    fusion: Annotated[Fused | None, typer.Option(help="How windows of time meet.")] = None,
     colour_strength: Annotated[float | None, typer.Option(min=0, max=1, help=COLOURS)] = None,
     face: Annotated[str | None, typer.Option(help="Of a video: largest, left, right or a number.")] = None,
     extend: Annotated[Literal["ping-pong", "hold", "trim"] | None, typer.Option(help=EXTEND)] = None,
-    landmarks: Annotated[
-        Literal["mediapipe", "dwpose"] | None, typer.Option(help="Who finds the face of a video. [default: mediapipe]")
-    ] = None,
-    hybrid_steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps that see all of a video, not only its first frame. [default: all]")
-    ] = None,
+    landmarks: Annotated[Literal["mediapipe", "dwpose"] | None, typer.Option(help=LANDMARKS)] = None,
+    hybrid_steps: Annotated[int | None, typer.Option(min=0, help=HYBRID)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this command was interrupted.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write a JSON report beside the video.")] = False,
     sign_key: Annotated[Path | None, typer.Option(help="Private key (PEM) for C2PA content credentials.")] = None,
@@ -54,104 +61,151 @@ def generate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option()] = "auto",
     memory: Annotated[Literal["fast", "balanced", "low"], typer.Option(help=MEMORY)] = "fast",
-    lora: Annotated[
-        list[str] | None, typer.Option(help="FILE[:scale], a Wan LoRA; may be given several times.")
-    ] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="FILE[:scale], a Wan LoRA; several may be given.")] = None,
     cache: Annotated[Literal["none", "teacache", "magcache", "taylorseer"], typer.Option(help=CACHE)] = "none",
     cache_threshold: Annotated[float | None, typer.Option(min=0, help=THRESHOLD)] = None,
     parallel: Annotated[str | None, typer.Option(help=PARALLEL)] = None,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the transformer's blocks; pays in long runs.")
+        bool, typer.Option("--compile", help="Compile the transformer's blocks, for long runs.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only print the estimated memory and time.")] = False,
 ) -> None:
     """Make a portrait, the speaker of a video, or a person from words speak; without options, the example portrait."""
-    from skyreels_audio.media import InputError, contact_sheet, read_image, write_image
-
-    started = time.perf_counter()
-    about_video = {"--face": face, "--extend": extend, "--landmarks": landmarks, "--hybrid-steps": hybrid_steps}
-    against = {"--image": image, "--fps": fps, "--colour-strength": colour_strength}
-    against["--size source"] = size if size == "source" else None
-    door.check_together(video, audio, about_video, against)
-    if image is None and video is None and prompt is None:
-        image = bundled("examples/portrait.png")
-    inputs = {"image": image, "video": video, "audio": audio or bundled("examples/voice.wav")}
-    outputs = door.Outputs.at(output, inputs=[path for path in inputs.values() if path is not None])
-    model, voice_n = model or bundled("weights/tiny"), door.read_voice(inputs["audio"])
-    picture = None if image is None else read_image(image)
-    width, height = door.choose_size(size, model, picture)
-    settings = door.read_settings(
-        model,
-        num_inference_steps=steps,
-        audio_guidance_scale=audio_guidance,
-        text_guidance_scale=text_guidance,
-        width=width,
-        height=height,
-        fps=door.frame_rate(video) if video else fps,
-        fusion=fusion,
-        hybrid_steps=hybrid_steps,
-        colour_strength=0.0 if video else colour_strength,
-    )
-    if video and size and settings.animate != "everything":
-        raise InputError(f"--size does not go with --video: {model} edits a face in the size that it was trained at.")
-    if image is None and video is None and cache in ("magcache", "taylorseer"):
-        raise InputError(
-            f"--cache {cache} counts the steps of one video; words alone make a portrait first: add --image."
-        )
+    given, started = SimpleNamespace(**locals()), time.perf_counter()
+    inputs, outputs = check_files(given)
+    picture, voice_n, settings = check_contents(given, inputs)
     if plan:
-        return typer.echo(door.estimate(model, settings, len(voice_n), memory))
+        return typer.echo(door.describe_costs(given.model, settings, len(voice_n), memory))
     credentials = door.read_credentials(sign_key, sign_cert)
-    door.check_device(device)
-    acceleration = door.choose_acceleration(
-        model,
-        settings,
-        cache=cache,
-        threshold=cache_threshold,
-        parallel=parallel,
-        compile=compile,
-        memory=memory,
-        resume=resume,
-    )
-    if not resume:
-        outputs.state.unlink(missing_ok=True)
+    run = prepare_run(given, voice_n, settings, outputs)
 
-    from skyreels_audio.cli.takes import Run, animate, edit, write
-    from skyreels_audio.generation.report import write_report
+    from skyreels_audio.cli.run import animate, edit, write
 
     how = {"face": face or "largest", "extend": extend or "ping-pong", "landmarks": landmarks or "mediapipe"}
-    try:
-        with Progress(quiet=rank() > 0) as progress:
-            run = Run(
-                model,
-                device,
-                dtype,
-                voice_n,
-                prompt or "",
-                settings,
-                seed,
-                outputs.state if acceleration.resumable else None,
-                progress,
-                memory,
-                tuple(lora or ()),
-                acceleration,
-            )
-            take = animate(picture, str(image), run) if video is None else edit(video, **how, run=run)
-            if rank() > 0:  # the first process writes
-                return None
-            shown = write(take, output, inputs["audio"], progress)
-    except KeyboardInterrupt:
-        if outputs.state.exists() and rank() == 0:
-            typer.echo("Interrupted; the same command with --resume goes on.", err=True)
-        raise
+    with run.progress as progress, mentioning_resume(outputs.state):
+        made = animate(picture, run) if video is None else edit(video, **how, run=run)
+        if rank() > 0:  # the first process writes
+            return None
+        shown = write(made, output, inputs["audio"], progress)
     if credentials is not None:
         credentials.sign(output, edited=video is not None)
+    finish(run, made, inputs, outputs, shown, how if video else {}, time.perf_counter() - started, report)
+
+
+def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], door.Outputs]:
+    """Which files are read, by what they are, and which are written; the examples where nothing is given."""
+    about_video = {"--face": given.face, "--extend": given.extend, "--landmarks": given.landmarks}
+    about_video["--hybrid-steps"] = given.hybrid_steps
+    against = {"--image": given.image, "--fps": given.fps, "--colour-strength": given.colour_strength}
+    against["--size source"] = given.size if given.size == "source" else None
+    door.check_together(given.video, given.audio, about_video, against)
+    if given.image is None and given.video is None and given.prompt is None:
+        given.image = bundled("examples/portrait.png")
+    inputs = {"image": given.image, "video": given.video, "audio": given.audio or bundled("examples/voice.wav")}
+    outputs = door.Outputs.at(given.output, inputs=[path for path in inputs.values() if path is not None])
+    given.model = given.model or bundled("weights/tiny")
+    return inputs, outputs
+
+
+def check_contents(
+    given: SimpleNamespace, inputs: dict[str, Path | None]
+) -> tuple["np.ndarray | None", "np.ndarray", "Settings"]:
+    """The picture, the voice, and how to generate with the checkpoint."""
+    from skyreels_audio.media import InputError, read_image
+
+    assert inputs["audio"] is not None
+    voice_n = door.read_voice(inputs["audio"])
+    picture = None if given.image is None else read_image(given.image)
+    width, height = door.choose_size(given.size, given.model, picture)
+    settings = door.read_settings(
+        given.model,
+        num_inference_steps=given.steps,
+        audio_guidance_scale=given.audio_guidance,
+        text_guidance_scale=given.text_guidance,
+        width=width,
+        height=height,
+        fps=door.frame_rate(given.video) if given.video else given.fps,
+        fusion=given.fusion,
+        hybrid_steps=given.hybrid_steps,
+        colour_strength=0.0 if given.video else given.colour_strength,
+    )
+    if given.video and given.size and settings.edit_region != "everything":
+        raise InputError(
+            f"--size does not go with --video: {given.model} edits a face in the size that it was trained at."
+        )
+    if picture is None and given.video is None and given.cache in ("magcache", "taylorseer"):
+        raise InputError(
+            f"--cache {given.cache} counts the steps of one video; words alone make a portrait first: add --image."
+        )
+    return picture, voice_n, settings
+
+
+def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settings", outputs: door.Outputs) -> "Run":
+    """The run that is asked for, if this machine can do it."""
+    door.check_device(given.device)
+    acceleration = door.choose_acceleration(
+        given.model,
+        settings,
+        cache=given.cache,
+        threshold=given.cache_threshold,
+        parallel=given.parallel,
+        compile=given.compile,
+        memory=given.memory,
+        resume=given.resume,
+    )
+    if not given.resume:
+        outputs.state.unlink(missing_ok=True)
+
+    from skyreels_audio.cli.run import Run
+
+    return Run(
+        given.model,
+        given.device,
+        given.dtype,
+        voice_n,
+        given.prompt or "",
+        settings,
+        given.seed,
+        outputs.state if acceleration.resumable else None,
+        Progress(quiet=rank() > 0),
+        given.memory,
+        tuple(given.lora or ()),
+        acceleration,
+    )
+
+
+@contextmanager
+def mentioning_resume(state: Path) -> Iterator[None]:
+    """Who interrupts the block is told how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state.exists() and rank() == 0:
+            typer.echo("Interrupted; the same command with --resume goes on.", err=True)
+        raise
+
+
+def finish(
+    run: "Run",
+    made: Any,
+    inputs: dict[str, Path | None],
+    outputs: door.Outputs,
+    shown: list["np.ndarray"],
+    how: dict[str, str],
+    seconds: float,
+    report: bool,
+) -> None:
+    """Contact sheet and report beside the finished video, and what to say of them."""
+    from skyreels_audio.generation.report import write_report
+    from skyreels_audio.media import contact_sheet, write_image
+
     write_image(outputs.sheet, contact_sheet(shown, SHEET_COLUMNS))
     outputs.state.unlink(missing_ok=True)
-    seconds = time.perf_counter() - started
-    typer.echo(f"{output}: {take.num_frames / take.fps:.2f} s of video in {seconds:.1f} s")
+    typer.echo(f"{outputs.video}: {made.num_frames / made.fps:.2f} s of video in {seconds:.1f} s")
     typer.echo(f"{outputs.sheet}: contact sheet")
-    if video is not None:
-        typer.echo(f"{video}: {take.kept} of {take.num_frames} frames keep their source")
+    if how:
+        typer.echo(f"{inputs['video']}: {made.kept} of {made.num_frames} frames keep their source")
     if report:
-        write_report(outputs.report, inputs, output, run.about | (how if video else {}), take.about, progress.seconds)
+        phases = run.progress.seconds
+        write_report(outputs.report, inputs, outputs.video, run.about | how, made.about, phases)
         typer.echo(f"{outputs.report}: report")

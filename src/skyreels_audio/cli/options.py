@@ -1,20 +1,9 @@
 """What several verbs share."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 SIDE_STEP = 16  # width and height are multiples of this many pixels, the side of a latent
-
-
-def local_rank() -> int:
-    """Which of the processes that torchrun started on this machine this is; 0 without it."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def rank() -> int:
-    """Which of all processes this is; the first one writes the files and speaks to the person."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def parse_size(text: str, step: int = SIDE_STEP) -> tuple[int, int]:

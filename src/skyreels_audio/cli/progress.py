@@ -1,5 +1,6 @@
 """How far long work is, on the terminal."""
 
+import logging
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +33,8 @@ class Progress:
         self._started: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self._bars.start()
+        self._warnings = _Warnings(logging.CRITICAL if self.quiet else logging.WARNING)
+        logging.getLogger("skyreels_audio").addHandler(self._warnings)
         return self
 
     def __call__(self, phase: str, done: int, total: int) -> None:
@@ -41,9 +44,13 @@ class Progress:
             self._tasks[phase] = self._bars.add_task(phase)
         self._bars.update(self._tasks[phase], completed=done, total=total)
 
-    def warn(self, sentence: str) -> None:
-        if not self.quiet:
-            typer.echo(f"Warning: {sentence}", err=True)
-
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bars.stop()
+        logging.getLogger("skyreels_audio").removeHandler(self._warnings)
+
+
+class _Warnings(logging.Handler):
+    """What the package warns of, as a sentence on the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"Warning: {record.getMessage()}", err=True)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skyreels_audio.faces import lower_face_box
+
 # sRGB primaries and the D65 white point (IEC 61966-2-1), rows X Y Z, divided by the white so that white is (1, 1, 1).
 _XYZ_FROM_RGB = torch.tensor(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -88,16 +90,13 @@ def _statistics(lab_HWC: Tensor, region: slice | Tensor) -> tuple[Tensor, Tensor
     return pixels_PC.mean(dim=0), pixels_PC.std(dim=0)
 
 
-def still_region(picture: np.ndarray) -> np.ndarray | None:
-    """Where speech changes no colours of a portrait (uint8 [H, W, 3]): True [H, W] but for its lower face, if any.
+def still_region(landmarks: np.ndarray | None, size: tuple[int, int]) -> np.ndarray | None:
+    """Where speech changes no colours of a portrait of ``size`` (H, W): True [H, W] but for its lower face, if any.
 
     The rest of the face stays in: a background alone, often of one colour, tells little of how colours spread.
     """
-    from skyreels_audio.faces import detect_faces, lower_face_box
-
-    faces = detect_faces(picture)
-    if not faces:
+    if landmarks is None:
         return None
-    left, top, right, bottom = lower_face_box(faces[0].landmarks)
-    y, x = np.ogrid[: picture.shape[0], : picture.shape[1]]
+    left, top, right, bottom = lower_face_box(landmarks)
+    y, x = np.ogrid[: size[0], : size[1]]
     return (x < left) | (x > right) | (y < top) | (y > bottom)

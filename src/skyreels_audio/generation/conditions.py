@@ -1,23 +1,22 @@
-"""What a video is conditioned on, as one value, and how its parts are made.
+"""What a video is conditioned on, as one value.
 
-Legend: B batch, C latent channel, T latent frame, F pixel frame, H W grid (latent or pixel), S text token,
-A audio token, N image token, D width of an encoder.
+Legend: B batch, C latent channel, T latent frame, H W latent grid, S text token, A audio token, N image token,
+D width of an encoder.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from skyreels_audio.generation.encoding import encode
-from skyreels_audio.generation.masks import fold, pool_known
-from skyreels_audio.models.rope import FRAMES_PER_LATENT
 
-PIECE = 8 * FRAMES_PER_LATENT
-"""Frames that are encoded at once."""
+class Part(NamedTuple):
+    """Which part of a timeline's conditions: a span of latents (start, stop), None for all, and what was dropped."""
+
+    span: tuple[int, int] | None = None
+    drops: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,11 @@ class Conditions:
         known_B4THW: 1 where the reference is given, 0 where pixels are to be invented; four time-folded channels.
         video_positions_T: positions of the latent frames on the clock.
         image_BND: CLIP tokens of the reference image, for backbones that read them.
-        voice_T: voice activity of each latent in [0, 1], which eases audio guidance in silence; None: full guidance.
+        still_BCTHW, still_known_B4THW: reference and mask of a video's first frame alone, what stands for its absence
+            in the later steps of hybrid inference (eq. 4); None: there is nothing else to see than the reference.
+        voice_activity_T: of each latent, in [0, 1], on the CPU; audio guidance fades with it. None: full guidance.
         audio_reach: how far beyond a window's own time its audio reaches, in token units (20 ms).
-        key: what was dropped and which window this is, e.g. ("16:37", "-audio"): step caches keep their state by it.
+        parts: what this is of the timeline, an item for each part of a batch: caches keep their state by it.
     """
 
     text_BSD: Tensor
@@ -46,19 +47,27 @@ class Conditions:
     known_B4THW: Tensor
     video_positions_T: Tensor
     image_BND: Tensor | None = None
-    voice_T: Tensor | None = None
+    still_BCTHW: Tensor | None = None
+    still_known_B4THW: Tensor | None = None
+    voice_activity_T: Tensor | None = None
     audio_reach: float = 0.0
-    key: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = (Part(),)
 
     def drop(self, *names: str, rows_B: Tensor | None = None) -> "Conditions":
-        """Null the conditions ``names`` out of "text", "audio", "reference"; only in the batch ``rows_B`` if given.
+        """Null the conditions ``names`` out of "text", "audio", "video", "reference"; only in ``rows_B`` if given.
 
-        Text becomes the null text, audio features become zeros, the reference becomes zeros of which nothing is known
-        (its CLIP tokens too). Training (`training.curriculum`) nulls them alike, so the model meets what it knows.
+        Text becomes the null text, audio features become zeros, a video becomes its first frame, the reference becomes
+        zeros of which nothing is known (its CLIP tokens too). Training nulls with this too, so that the model meets
+        what it knows.
+
+        Args:
+            rows_B: which samples of a batch, bool [B].
         """
+        still = {} if self.still_BCTHW is None else {"reference_BCTHW": self.still_BCTHW}
         null_of = {
             "text": {"text_BSD": self.null_text_BSD},
             "audio": {"audio_BAD": _zeros(self.audio_BAD)},
+            "video": still | ({"known_B4THW": self.still_known_B4THW} if still else {}),
             "reference": {
                 "reference_BCTHW": _zeros(self.reference_BCTHW),
                 "known_B4THW": _zeros(self.known_B4THW),
@@ -67,15 +76,15 @@ class Conditions:
         }
         unknown = set(names) - null_of.keys()
         assert not unknown, f"no such condition: {sorted(unknown)}"
-        nulls = {field: null for name in names for field, null in null_of[name].items()}
+        nulls = {field: null for name in null_of if name in names for field, null in null_of[name].items()}
         if rows_B is not None:
             nulls = {field: _select(rows_B, null, getattr(self, field)) for field, null in nulls.items()}
-        return replace(self, **nulls, key=(*self.key, *(f"-{name}" for name in names)))
+        parts = tuple(part._replace(drops=part.drops | frozenset(names)) for part in self.parts)
+        return replace(self, **nulls, parts=parts)
 
     def crop(self, rows: slice, columns: slice) -> "Conditions":
         """The conditions of a box of latents."""
-        given = {name: getattr(self, name)[..., rows, columns] for name in ("reference_BCTHW", "known_B4THW")}
-        return replace(self, **given)
+        return self._with_pictures(lambda x_BCTHW: x_BCTHW[..., rows, columns])
 
     def window(self, start: int, stop: int) -> "Conditions":
         """The conditions of latents ``start`` … ``stop - 1``, whose first one carries the reference of the timeline.
@@ -94,24 +103,46 @@ class Conditions:
             first, last = torch.searchsorted(audio_positions, edges).tolist()
             audio, audio_positions = audio[:, first:last], audio_positions[first:last]
 
-        timeline, stationary = len(self.video_positions_T), self.reference_BCTHW.shape[2]
-        assert timeline == stationary or stop - start <= stationary, "a short reference must fill a window"
-
         def from_reference(x_BCTHW: Tensor) -> Tensor:
+            timeline, stationary = len(self.video_positions_T), x_BCTHW.shape[2]
+            assert timeline == stationary or stop - start <= stationary, "a short reference must fill a window"
             if stationary < timeline or start == 0:
                 return x_BCTHW[:, :, : stop - start]
             return torch.cat([x_BCTHW[:, :, :1], x_BCTHW[:, :, start + 1 : stop]], dim=2)
 
+        activity_T = self.voice_activity_T
         return replace(
-            self,
+            self._with_pictures(from_reference),
             audio_BAD=audio,
             audio_positions_A=audio_positions,
-            reference_BCTHW=from_reference(self.reference_BCTHW),
-            known_B4THW=from_reference(self.known_B4THW),
             video_positions_T=positions,
-            voice_T=None if self.voice_T is None else self.voice_T[start:stop],
-            key=(*self.key, f"{start}:{stop}"),
+            voice_activity_T=None if activity_T is None else activity_T[start:stop],
+            parts=tuple(part._replace(span=(start, stop)) for part in self.parts),
         )
+
+    def _with_pictures(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        names = ("reference_BCTHW", "known_B4THW", "still_BCTHW", "still_known_B4THW")
+        return replace(self, **{name: change(x) for name in names if (x := getattr(self, name)) is not None})
+
+
+def stack(conditions: Sequence[Conditions]) -> Conditions:
+    """Conditions of equal shapes as one batch for the transformer: positions are per sample, and parts are of each."""
+    first = conditions[0]
+    if len(conditions) == 1:
+        return first
+
+    def cat(name: str) -> Tensor | None:
+        given = [getattr(each, name) for each in conditions]
+        if given[0] is None:
+            return None
+        if name.endswith(("_T", "_A")):
+            given = [positions.expand(len(first.text_BSD), -1) for positions in given]
+        return torch.cat(given)
+
+    names = ("text_BSD", "null_text_BSD", "audio_BAD", "reference_BCTHW", "known_B4THW", "image_BND")
+    joined = {name: cat(name) for name in (*names, "audio_positions_A", "video_positions_T")}
+    parts = tuple(part for each in conditions for part in each.parts)
+    return replace(first, **joined, still_BCTHW=None, still_known_B4THW=None, voice_activity_T=None, parts=parts)
 
 
 def _zeros(x: Tensor | None) -> Tensor | None:
@@ -122,90 +153,3 @@ def _select(rows_B: Tensor, null: Tensor | None, given: Tensor | None) -> Tensor
     if null is None or given is None:
         return given
     return torch.where(rows_B.view(-1, *[1] * (given.ndim - 1)).to(given.device), null, given)
-
-
-@torch.no_grad()
-def encode_text(prompts: list[str], tokenizer: Any, text_encoder: Any, tokens: int) -> Tensor:
-    """Encode prompts as [B, S, D], S = ``tokens``: the encoder sees no padding and padding is zeros, as in Wan."""
-    ids = tokenizer(
-        prompts,
-        padding="max_length",
-        max_length=tokens,
-        truncation=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    ).to(text_encoder.device)
-    states_BSD = text_encoder(ids.input_ids, attention_mask=ids.attention_mask).last_hidden_state
-    return states_BSD * ids.attention_mask[..., None].to(states_BSD)
-
-
-@torch.no_grad()
-def build_reference(
-    frames_FHWC: np.ndarray | None,
-    known_FHW: np.ndarray | None,
-    latents: int,
-    vae: Any,
-    size: tuple[int, int] | None = None,
-    device: torch.device | str | None = None,
-) -> tuple[Tensor, Tensor]:
-    """V_s and V_M of the paper: normalised latents of the given pixels [1, C, T, H, W] and their mask [1, 4, T, H, W].
-
-    Image animation gives one frame; what follows is empty (grey before encoding). Video editing gives all frames and
-    what is known of them (1 = given pixel); the first frame is the reference and always known. Text alone gives
-    nothing: zeros. The mask is that of ``masks.to_latent``. Frames are read and encoded a few at a time.
-
-    Args:
-        frames_FHWC: uint8 RGB at the size of the video; up to ``4 (T - 1) + 1`` of them.
-        known_FHW: 1 where pixels of ``frames_FHWC`` are given; None: everywhere.
-        latents: T.
-        vae: causal video autoencoder.
-        size: pixel height and width, needed when there are no frames.
-        device: where the autoencoder runs; None: where it is.
-    """
-    count = FRAMES_PER_LATENT * (latents - 1) + 1
-    height, width = frames_FHWC.shape[1:3] if frames_FHWC is not None else size or (0, 0)
-    factor, device = spatial_factor(vae), device or vae.device
-    if frames_FHWC is None:
-        shape = (1, vae.config.z_dim, latents, height // factor, width // factor)
-        return torch.zeros(shape, device=device), torch.zeros(1, FRAMES_PER_LATENT, *shape[2:], device=device)
-
-    given = len(frames_FHWC)
-    assert given <= count, "more frames than the timeline holds"
-    shown_F = np.arange(count).clip(max=given - 1)  # a video that ends within a latent goes on with its last frame
-    pieces = list(pairwise([0, *range(1, count, PIECE), count]))  # memory holds one of them
-
-    def known(start: int, stop: int) -> Tensor:
-        if known_FHW is None:
-            part_FHW = torch.zeros(stop - start, height, width)
-            part_FHW[: max(given - start, 0)] = 1
-        else:
-            part_FHW = torch.from_numpy(np.asarray(known_FHW[shown_F[start:stop]], np.float32))
-        if not start:
-            part_FHW[0] = 1
-        return part_FHW
-
-    def pixels(start: int, stop: int) -> Tensor:
-        pixels_FCHW = torch.from_numpy(frames_FHWC[shown_F[start:stop]]).permute(0, 3, 1, 2) / 127.5 - 1
-        return (pixels_FCHW * known(start, stop)[:, None]).transpose(0, 1)[None].to(device, vae.dtype)
-
-    latents_BCTHW = encode((pixels(*piece) for piece in pieces), vae)
-    mask_4THW = fold(torch.cat([pool_known(known(*piece), factor) for piece in pieces]))
-    return normalise(latents_BCTHW.float(), vae), mask_4THW[None].to(device)
-
-
-def spatial_factor(vae: Any) -> int:
-    """Pixels per latent pixel."""
-    return vae.config.get("scale_factor_spatial") or vae.scale_factor_spatial
-
-
-def latent_statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation that bring the autoencoder's latents to unit scale, each [C, 1, 1, 1]."""
-    channels = vae.config.z_dim
-    mean, std = vae.config.latents_mean or [0.0] * channels, vae.config.latents_std or [1.0] * channels
-    return like.new_tensor(mean).view(-1, 1, 1, 1), like.new_tensor(std).view(-1, 1, 1, 1)
-
-
-def normalise(latents_BCTHW: Tensor, vae: Any) -> Tensor:
-    """The autoencoder's latents → latents of unit scale, which the transformer works on."""
-    mean, std = latent_statistics(vae, latents_BCTHW)
-    return (latents_BCTHW - mean) / std

@@ -7,10 +7,10 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, unpatchify
 from torch import Tensor
 
-from skyreels_audio.generation.conditions import latent_statistics
+from skyreels_audio.generation.latents import latent_statistics
 
 
-class Around:
+class CompositeLatents:
     """Latents of whole frames, made as they are asked for by ``[:, :, start:stop]``: a box in the reference.
 
     A reference that ends goes on with its last latent: a still shows the same at any time.
@@ -31,7 +31,7 @@ class Around:
 class Scaled:
     """Latents of unit scale as the autoencoder's own, made as they are asked for by ``[:, :, start:stop]``."""
 
-    def __init__(self, latents_BCTHW: "Tensor | Around", vae: Any) -> None:
+    def __init__(self, latents_BCTHW: "Tensor | CompositeLatents", vae: Any) -> None:
         self.latents_BCTHW, self.vae = latents_BCTHW, vae
         self.shape = latents_BCTHW.shape
 
@@ -42,7 +42,7 @@ class Scaled:
 
 
 @torch.no_grad()
-def decode(latents_BCTHW: Tensor | Around, vae: Any) -> Iterator[Tensor]:
+def decode(latents_BCTHW: Tensor | CompositeLatents, vae: Any) -> Iterator[Tensor]:
     """Normalised latents [1, C, T, H, W] → uint8 frames [H, W, 3] on the CPU, 4 (T - 1) + 1 of them.
 
     They are the frames of ``vae.decode`` on the whole, made piece by piece.

@@ -296,7 +296,7 @@ def edit_video(
 
     Raises ValueError where the pipeline does.
     """
-    region_HW = None if pipe.settings().animate == "everything" else region_mask("mouth", plan.size)
+    region_HW = None if pipe.settings().edit_region == "everything" else region_mask("mouth", plan.size)
     crops_FHWC, known_FHW = cut(plan, region_HW, progress)
     output = pipe(
         audio=plan.waveform(waveform_n),

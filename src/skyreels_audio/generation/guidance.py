@@ -3,21 +3,12 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from skyreels_audio.generation.conditions import Conditions
-
-
-class Velocity(Protocol):
-    """What sampler, guidance, windows, cache and parallelism share: each of them takes one and is one."""
-
-    def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions, /) -> Tensor:
-        """dz/dsigma at timestep ``t`` in [0, 1000] (0-dim), shaped as the latents."""
-        ...
-
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _FORMS = {
@@ -68,66 +59,67 @@ class Scale:
         return self.first + (self.last - self.first) * progress
 
 
+OFF = Scale("constant", 1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Guidance:
     """Eq. 3, repaired (as printed its coefficients sum to 2):
 
     v = v(text, audio) + (s_a - 1) · (v(text, audio) - v(text, ∅)) + (s_t - 1) · (v(text, ∅) - v(∅, ∅))
 
-    The scales are s = 1 + ω. A branch that no scale needs is not evaluated. With ``order="text_last"``, text and audio
-    change places (v(∅, audio) between the two ends), which public checkpoints of the MultiTalk family were tuned for.
+    The scales are s = 1 + ω. It is linear in the velocities, so guidance is a weight for each of them. With
+    ``order="text_last"``, text and audio change places (v(∅, audio) between the two ends), which public checkpoints of
+    the MultiTalk family were tuned for.
 
-    Args:
-        velocity: the model.
-        timesteps: those of the run, in order; progress is the place of ``t`` among them.
+    Attributes:
         audio_scale, text_scale: s_a and s_t.
         unconditional_drops: what v(∅, ∅) goes without besides text and audio: the paper drops the reference too.
         order: the condition that is added last, i.e. dropped first.
     """
 
-    def __init__(
-        self,
-        velocity: Velocity,
-        timesteps: Tensor,
-        audio_scale: Scale,
-        text_scale: Scale,
-        unconditional_drops: tuple[str, ...] = ("text", "audio", "reference"),
-        order: Literal["audio_last", "text_last"] = "audio_last",
-    ) -> None:
-        self.velocity = velocity
-        self.timesteps = timesteps
-        self.scales = {"audio": audio_scale, "text": text_scale}
-        self.unconditional_drops = unconditional_drops
-        self.last, self.first = ("audio", "text") if order == "audio_last" else ("text", "audio")
+    audio_scale: Scale = OFF
+    text_scale: Scale = OFF
+    unconditional_drops: tuple[str, ...] = ("text", "audio", "reference")
+    order: Literal["audio_last", "text_last"] = "audio_last"
 
-    def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        index = int((self.timesteps - t.to(self.timesteps)).abs().argmin())
-        progress = index / max(len(self.timesteps) - 1, 1)
-        extra = {name: scale(progress) - 1 for name, scale in self.scales.items()}
-        if conditions.audio_BAD is None:
-            extra["audio"] = 0.0
+    def branches(self, progress: float, conditions: Conditions) -> dict[frozenset[str], Tensor]:
+        """What to drop for each velocity, and its weight on every latent of the timeline [T]; branches of no weight
+        are left out.
 
-        full = self.velocity(latents_BCTHW, t, conditions)
-        if not any(extra.values()):
-            return full
-        if self.last == "audio" and conditions.audio_BAD is None:
-            partial = full
-        else:
-            partial = self.velocity(latents_BCTHW, t, conditions.drop(self.last))
-        guided = full + self._ease(extra, self.last, conditions) * (full - partial)
-        if extra[self.first]:
-            nothing = self.velocity(latents_BCTHW, t, conditions.drop(*self.unconditional_drops))
-            guided = guided + self._ease(extra, self.first, conditions) * (partial - nothing)
-        return guided
+        Where there is no voice audio guidance fades, so that it does not exaggerate silence.
 
-    @staticmethod
-    def _ease(extra: dict[str, float], name: str, conditions: Conditions) -> float | Tensor:
-        """The weight of one difference; audio's fades with the voice, so that guidance does not exaggerate silence."""
-        if name == "text" or conditions.voice_T is None:
-            return extra[name]
-        return extra[name] * conditions.voice_T.view(-1, 1, 1)
+        Args:
+            progress: of the denoising, 0 at its first step and 1 at its last.
+            conditions: of the timeline. What they already go without is not dropped again.
+        """
+        audible_T = conditions.voice_activity_T
+        audible_T = torch.ones(len(conditions.video_positions_T)) if audible_T is None else audible_T
+        absent = conditions.parts[0].drops | (frozenset() if conditions.audio_BAD is not None else {"audio"})
+        audio_T = 1 + (self.audio_scale(progress) - 1) * audible_T
+        text_T = torch.full_like(audio_T, self.text_scale(progress))
+        branches: dict[frozenset[str], Tensor] = {}
+        for drops, weight_T in self.weights(torch.ones_like(audio_T) if "audio" in absent else audio_T, text_T).items():
+            branches[drops - absent] = branches.get(drops - absent, 0) + weight_T
+        return {drops: weight_T for drops, weight_T in branches.items() if weight_T.any()}
+
+    def weights(self, audio: Any, text: Any) -> dict[frozenset[str], Any]:
+        """Eq. 3 sorted by velocities: the weight of each for scales that are numbers or tensors."""
+        last, first = (audio, text) if self.order == "audio_last" else (text, audio)
+        partial = frozenset({"audio" if self.order == "audio_last" else "text"})
+        return {frozenset(): last, partial: first - last, frozenset(self.unconditional_drops): 1 - first}
+
+    def branches_change(self, steps: int) -> bool:
+        """Whether some velocity is needed at some steps of a run and not at others."""
+        patterns = set()
+        for progress in (step / max(steps - 1, 1) for step in range(steps)):
+            audio, text = self.audio_scale(progress), self.text_scale(progress)
+            weights = [self.weights(scale, text).values() for scale in (audio, 1.0)]  # with a voice, and in silence
+            patterns.add(tuple(weight != 0 for each in weights for weight in each))
+        return len(patterns) > 1
 
 
-def latent_voice(activity_A: Tensor, audio_positions_A: Tensor, video_positions_T: Tensor) -> Tensor:
+def latent_voice_activity(activity_A: Tensor, audio_positions_A: Tensor, video_positions_T: Tensor) -> Tensor:
     """Voice activity of each latent [T]: the loudest token that is nearer to it than to its neighbours."""
     nearest_A = torch.bucketize(audio_positions_A, (video_positions_T[1:] + video_positions_T[:-1]) / 2)
     silence_T = activity_A.new_zeros(len(video_positions_T))

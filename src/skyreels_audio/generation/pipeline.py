@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +16,18 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
-from skyreels_audio.generation.calls import Compose
 from skyreels_audio.generation.colour import still_region, unify_colours
-from skyreels_audio.generation.conditions import Conditions, build_reference, encode_text, spatial_factor
-from skyreels_audio.generation.decoding import Around, decode
-from skyreels_audio.generation.guidance import Guidance, Scale, Velocity, latent_voice
+from skyreels_audio.generation.conditions import Conditions
+from skyreels_audio.generation.decoding import CompositeLatents, decode
+from skyreels_audio.generation.encoders import encode_image, encode_text
+from skyreels_audio.generation.guidance import Guidance, Scale, latent_voice_activity
+from skyreels_audio.generation.inputs import Prepared, Source, check_audio, frame_picture, video_source
+from skyreels_audio.generation.latents import build_reference, spatial_factor
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
-from skyreels_audio.generation.sampling import Hybrid, TransformerVelocity, sample, set_timesteps
-from skyreels_audio.generation.settings import Settings, check_audio, check_pictures, fit_picture
-from skyreels_audio.generation.windows import Fusion, Windows
+from skyreels_audio.generation.sampling import sample, set_timesteps
+from skyreels_audio.generation.settings import Settings
+from skyreels_audio.generation.step import BATCH_TOKENS, Batched, Executor, TransformerVelocity
 from skyreels_audio.media import SAMPLE_RATE
 from skyreels_audio.models import autoencoder, transformer
 from skyreels_audio.models.audio_features import encode_audio_features, voice_activity
@@ -42,14 +44,30 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 """Called with the phase ("portrait", "encode", "sample", "decode"), what is done of it, and all of it."""
 
+OutputType = Literal["np", "pil", "latent"]
+
 
 @dataclass(frozen=True)
 class SkyReelsAudioOutput:
-    """A generated video: ``frames`` yields ``num_frames`` times uint8 [height, width, 3], as they are decoded, once."""
+    """A generated video.
 
-    frames: Iterator[np.ndarray]
+    Attributes:
+        frames: yields ``num_frames`` frames once, as they are decoded: uint8 [height, width, 3], or PIL images; as
+            "latent", the denoised latents [1, C, T, H, W] of what was computed.
+        num_frames, fps: of the video.
+        faces: what was found in the given picture: how many faces, the box of the one chosen, the crop around it.
+    """
+
+    frames: Any
     num_frames: int
     fps: float
+    faces: dict[str, Any] = field(default_factory=dict)
+
+
+def fast_dtype(device: str) -> torch.dtype:
+    """bfloat16, but for processors that would have to emulate it."""
+    fast = device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16")
+    return torch.bfloat16 if fast else torch.float32
 
 
 class SkyReelsAudioPipeline(DiffusionPipeline):
@@ -67,6 +85,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "text_encoder->image_encoder->audio_encoder->transformer->vae"
     _optional_components = ["image_encoder", "image_processor"]
+    executor: Executor | None = None
+    """What computes a step; None: the transformer, small evaluations in batches. ``acceleration`` puts others here."""
 
     def __init__(
         self,
@@ -99,6 +119,13 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         self.register_to_config(generation_defaults=generation_defaults or {})
 
     @classmethod
+    def from_pretrained(cls, source: str | Path, **loading: Any) -> "SkyReelsAudioPipeline":
+        """As diffusers', but without a ``dtype`` in the one that is fast here: all ways to a video take the same."""
+        if loading.get("dtype") is None and loading.get("torch_dtype") is None:
+            loading["dtype"] = fast_dtype("cuda" if torch.cuda.is_available() else "cpu")
+        return super().from_pretrained(str(source), **loading)
+
+    @classmethod
     def from_backbone(
         cls, source: str | Path, whisper: str | Path | None = None, **loading: Any
     ) -> "SkyReelsAudioPipeline":
@@ -111,10 +138,9 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
 
         return cls.from_pretrained(load_backbone(source, whisper), **loading)
 
-    def settings(self, **given: Any) -> Settings:
-        """The settings of a call: those given (not None), else the checkpoint's, else ``Settings``'."""
-        given = {name: value for name, value in given.items() if value is not None}
-        settings = Settings(**{**self.config["generation_defaults"], **given})
+    def settings(self, settings: Settings | None = None, **given: Any) -> Settings:
+        """The settings of a call: those given by name (not None), else those of ``settings``, else the checkpoint's."""
+        settings = (settings or Settings(**self.config["generation_defaults"])).updated(**given)
         step = spatial_factor(self.vae) * self.transformer.config.patch_size[1]
         if settings.height % step or settings.width % step or min(settings.height, settings.width) <= 0:
             nearest = [max(round(side / step), 1) * step for side in (settings.width, settings.height)]
@@ -133,154 +159,144 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         negative_prompt: str = "",
         video: np.ndarray | None = None,
         known: np.ndarray | None = None,
-        num_inference_steps: int | None = None,
-        audio_guidance_scale: float | str | None = None,
-        text_guidance_scale: float | str | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        fps: float | None = None,
-        window: int | None = None,
-        overlap: int | None = None,
-        fusion: Fusion | None = None,
-        hybrid_steps: int | None = None,
-        ease_silence: bool | None = None,
-        colour_strength: float | None = None,
-        animate: Literal["everything", "face", "mouth"] | None = None,
-        colour_region: np.ndarray | None = None,
+        settings: Settings | None = None,
         generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        output_type: OutputType = "np",
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
-        velocity: Velocity | None = None,
-        arrange: Callable[[Compose], Velocity] | None = None,
+        **overrides: Any,
     ) -> SkyReelsAudioOutput:
         """Make a video as long as the audio, to one frame.
 
         Args:
-            image: the portrait (image animation): uint8 [H, W, 3] or PIL; cropped to the aspect of the video.
+            image: the portrait (image animation): uint8 [H, W, 3] or PIL; cut around its face to the video's size.
             audio: mono speech at 16 kHz, float [n] in [-1, 1].
             prompt, negative_prompt: who, expression, motion, setting; and what to stay away from.
             video, known: editing instead of animating: uint8 [F, height, width, 3], at least as long as the audio, and
                 a mask [F, height, width], 1 where pixels stay, 0 where they are made anew. Frame 0 is the reference.
-            num_inference_steps … animate: see ``Settings``; None takes the checkpoint's.
-            colour_region: True [height, width] where colours are measured, since nothing should change them; None: all
-                but the lower face.
+            settings: how to generate; None: as the checkpoint says.
             generator: source of the noise; the same seed gives the same video.
+            latents: the noise itself, [1, C, T, H, W] of what is computed.
+            prompt_embeds, negative_prompt_embeds: [1, S, D], instead of the prompts.
+            output_type: "np", "pil" or "latent", see ``SkyReelsAudioOutput``.
+            callback_on_step_end: called with (pipeline, step, timestep, {"latents": …}); returns what to go on with.
             progress: see ``Progress``.
             resume: file with the state of an interrupted run to go on from, kept up to date. Not deleted.
-            velocity: what to call for the velocity of one window and branch, e.g. a step cache around the transformer.
-            arrange: instead, what puts guidance and windows around the model (``acceleration.accelerated``).
+            overrides: single settings by name, e.g. ``num_inference_steps=50``; None takes the checkpoint's.
 
         Raises:
             ValueError: an input is missing, has the wrong shape or size, or contradicts another.
         """
-        settings = self.settings(
-            num_inference_steps=num_inference_steps,
-            audio_guidance_scale=audio_guidance_scale,
-            text_guidance_scale=text_guidance_scale,
-            height=height,
-            width=width,
-            fps=fps,
-            window=window,
-            overlap=overlap,
-            fusion=fusion,
-            hybrid_steps=hybrid_steps,
-            ease_silence=ease_silence,
-            colour_strength=colour_strength,
-            animate=animate,
-        )
+        settings = self.settings(settings, **overrides)
         report = progress or (lambda phase, done, total: None)
-        waveform = check_audio(audio)
-        num_frames = math.ceil(len(waveform) * settings.fps / SAMPLE_RATE - 1e-6)
-        latents = math.ceil((num_frames - 1) / FRAMES_PER_LATENT) + 1
-        given = check_pictures(image, video, known, num_frames, settings)
-        portrait, by_region = None, settings.animate != "everything"
-        if video is None and by_region:
-            own = self.settings()  # regions were learned in one size; the picture around them may have another
-            size = own.height, own.width
-            if given is None:
-                shown = self.portray(prompt, negative_prompt, own, generator, report)
-                given = fit_picture(shown, settings.height, settings.width)[None]
-            portrait = Portrait.find(given[0], settings.animate, size)
-            if portrait is None and image is None:
-                log.warning("No face came of the words; the whole frame is animated.")
-        if portrait is not None:
-            frames = FRAMES_PER_LATENT * (min(latents, settings.window) - 1) + 1
-            given = np.repeat(portrait.aligned[None], frames, axis=0)
-            known = np.repeat(~portrait.region[None], frames, axis=0)
+        texts = prompt, negative_prompt, prompt_embeds, negative_prompt_embeds
+        prepared = self.prepare(image, audio, texts, video, known, settings, generator, report)
+        latents = self.denoise(prepared, settings, latents, generator, callback_on_step_end, report, resume)
+        about = prepared.num_frames, settings.fps, prepared.source.faces
+        if output_type == "latent":
+            return SkyReelsAudioOutput(latents, *about)
+        frames = self.composite(self.decode(latents, prepared, report), prepared, settings)
+        return SkyReelsAudioOutput(map(Image.fromarray, frames) if output_type == "pil" else frames, *about)
 
-        report("encode", 0, 1)
-        conditions = self.encode(given, known, waveform, [prompt, negative_prompt], latents, settings)
-        timesteps = set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device)
-        report("encode", 1, 1)
-
-        whole, box = conditions, None
-        unknown_HW = (conditions.known_B4THW < 1).flatten(0, 2).any(0)
-        if by_region and known is not None and unknown_HW.any():  # of a single frame all is known
-            box = bounding_cells(unknown_HW, self.transformer.config.patch_size[1])
-            conditions = conditions.crop(*box)
-        image_conditions, switch = None, 0.0
-        if video is not None and settings.hybrid_steps is not None and settings.hybrid_steps < len(timesteps):
-            reference, mask = self.reference(video[:1], None, min(latents, settings.window), settings)
-            image_conditions = replace(whole, reference_BCTHW=reference, known_B4THW=mask, key=("image",))
-            image_conditions = image_conditions if box is None else image_conditions.crop(*box)
-            switch = float(timesteps[settings.hybrid_steps - 1]) if settings.hybrid_steps else math.inf
-
-        def compose(velocity: Velocity) -> Velocity:
-            guided = Guidance(
-                velocity,
-                timesteps,
-                Scale.parse(settings.audio_guidance_scale),
-                Scale.parse(settings.text_guidance_scale),
-                settings.unconditional_drops,
-                "audio_last" if settings.guidance_order == "audio_last" else "text_last",
-            )
-            fused = Windows(guided, settings.window, settings.overlap, settings.fusion)
-            return fused if image_conditions is None else Hybrid(fused, image_conditions, switch)
-
-        shape = (1, self.vae.config.z_dim, latents, *conditions.reference_BCTHW.shape[3:])
-        latents_BCTHW = sample(
-            arrange(compose) if arrange else compose(velocity or TransformerVelocity(self.transformer)),
-            self.scheduler,
-            randn_tensor(shape, generator, self._execution_device, torch.float32),
-            conditions,
-            progress=lambda done, total: report("sample", done, total),
-            resume=None if resume is None else Path(resume),
-            options=str(asdict(settings)),
-        )
-        self.maybe_free_model_hooks()
-        if box is not None:
-            latents_BCTHW = Around(latents_BCTHW, whole.reference_BCTHW, *box)
-        reference = None if given is None else given[0]
-        frames = self.decode(latents_BCTHW, num_frames, settings, reference, colour_region, report)
-        if portrait is not None:
-            frames = map(portrait.with_region_of, frames)
-        return SkyReelsAudioOutput(frames, num_frames, settings.fps)
-
-    def portray(
+    def encode_prompts(
         self,
         prompt: str,
         negative_prompt: str,
+        prompt_embeds: Tensor | None,
+        negative_prompt_embeds: Tensor | None,
+        settings: Settings,
+    ) -> Tensor:
+        """Text tokens of the prompt and of what stands for its absence [2, S, D], each encoded if it is not given.
+
+        Raises:
+            ValueError: those given are of different lengths.
+        """
+        given = prompt_embeds, negative_prompt_embeds
+        lengths = {x.shape[1] for x in given if x is not None} or {settings.text_tokens}
+        if len(lengths) > 1:
+            raise ValueError(f"prompt_embeds and negative_prompt_embeds must be equally long, not {lengths}.")
+        if any(x is None for x in given):
+            encoded_2SD = encode_text([prompt, negative_prompt], self.tokenizer, self.text_encoder, *lengths)
+            given = [encoded_2SD[i : i + 1] if x is None else x for i, x in enumerate(given)]
+        return torch.cat([x.to(self._execution_device, self.transformer.dtype) for x in given if x is not None])
+
+    def prepare(
+        self,
+        image: np.ndarray | Image.Image | None,
+        audio: np.ndarray | Tensor | None,
+        texts: tuple[str, str, Tensor | None, Tensor | None],
+        video: np.ndarray | None,
+        known: np.ndarray | None,
         settings: Settings,
         generator: torch.Generator | None,
         report: Progress,
-    ) -> np.ndarray:
-        """A picture from words, uint8 [height, width, 3]: a video of one latent without audio."""
-        silence = torch.zeros(SAMPLE_RATE // 10)
-        conditions = self.encode(None, None, silence, [prompt, negative_prompt], 1, settings).drop("audio")
-        timesteps = set_timesteps(self.scheduler, settings.portrait_steps, self._execution_device)
-        velocity = Guidance(
-            TransformerVelocity(self.transformer),
-            timesteps,
-            Scale.parse(1),
-            Scale.parse(settings.portrait_guidance_scale),
-        )
-        shape = (1, self.vae.config.z_dim, *conditions.reference_BCTHW.shape[2:])
-        noise = randn_tensor(shape, generator, self._execution_device, torch.float32)
+    ) -> Prepared:
+        """What is given → what the frames are made from."""
+        waveform_n = check_audio(audio)
+        num_frames = math.ceil(len(waveform_n) * settings.fps / SAMPLE_RATE - 1e-6)
+        latents = math.ceil((num_frames - 1) / FRAMES_PER_LATENT) + 1
+        if video is not None or known is not None:
+            source = video_source(image, video, known, num_frames, settings)
+            text_2SD = self.encode_prompts(*texts, settings)
+        else:
+            text_2SD = self.encode_prompts(*texts, settings)
+            source = self.still_source(image, text_2SD, latents, settings, generator, report)
+        report("encode", 0, 1)
+        conditions = self.encode(source.frames_FHWC, source.known_FHW, waveform_n, text_2SD, latents, settings)
+        if video is not None and settings.hybrid_steps is not None:
+            still, still_known = self.reference(video[:1], None, min(latents, settings.window), settings)
+            conditions = replace(conditions, still_BCTHW=still, still_known_B4THW=still_known)
+        unknown_HW = (conditions.known_B4THW < 1).flatten(0, 2).any(0)
+        by_region = settings.edit_region != "everything" and source.known_FHW is not None
+        box = None
+        if by_region and unknown_HW.any():  # of a single frame all is known
+            box = bounding_cells(unknown_HW, self.transformer.config.patch_size[1])
+        report("encode", 1, 1)
+        return Prepared(conditions, source, num_frames, box)
+
+    def still_source(
+        self,
+        image: np.ndarray | Image.Image | None,
+        text_2SD: Tensor,
+        latents: int,
+        settings: Settings,
+        generator: torch.Generator | None,
+        report: Progress,
+    ) -> Source:
+        """The given picture in the frame of the video; without one, where a region of it is to move, one from words."""
+        size, region = (settings.height, settings.width), settings.edit_region
+        if image is not None:
+            framed = frame_picture(image, size)
+        elif region == "everything":
+            return Source()
+        else:
+            framed = frame_picture(self.generate_reference(text_2SD, generator, report), size, around_face=False)
+        if framed.landmarks is None:
+            log.warning("no face found in the picture; going on with the whole frame.")
+        if framed.landmarks is None or region == "everything":
+            return Source(framed.picture_HWC[None], landmarks=framed.landmarks, faces=framed.faces)
+        own = self.settings()  # regions were learned in one size; the picture around them may have another
+        portrait = Portrait.align(framed.picture_HWC, framed.landmarks, region, (own.height, own.width))
+        shown = FRAMES_PER_LATENT * (min(latents, settings.window) - 1) + 1
+        frames_FHWC, known_FHW = (np.repeat(x[None], shown, axis=0) for x in (portrait.aligned, ~portrait.region))
+        return Source(frames_FHWC, known_FHW, portrait.landmarks, portrait, framed.faces)
+
+    def generate_reference(self, text_2SD: Tensor, generator: torch.Generator | None, report: Progress) -> np.ndarray:
+        """A picture from words, uint8 [H, W, 3], of the checkpoint's size: a video of one latent and no voice."""
+        settings = self.settings()
+        conditions = self.encode(None, None, torch.zeros(SAMPLE_RATE // 10), text_2SD, 1, settings).drop("audio")
+        set_timesteps(self.scheduler, settings.portrait_steps, self._execution_device)
         latents_BCTHW = sample(
-            velocity,
+            Batched(TransformerVelocity(self.transformer)),
             self.scheduler,
-            noise,
+            self.noise(conditions, generator),
             conditions,
+            Guidance(text_scale=Scale.parse(settings.portrait_guidance_scale)),
+            settings.windows,
             progress=lambda done, total: report("portrait", done, total),
         )
         return next(decode(latents_BCTHW, self.vae)).numpy()
@@ -290,36 +306,35 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         given_FHWC: np.ndarray | None,
         known_FHW: np.ndarray | None,
         waveform_n: Tensor,
-        prompts: list[str],
+        text_2SD: Tensor,
         latents: int,
         settings: Settings,
     ) -> Conditions:
         """All conditions of a timeline of ``latents`` latents."""
-        device, dtype = self._execution_device, self.transformer.dtype
-        text_BSD = encode_text(prompts, self.tokenizer, self.text_encoder, settings.text_tokens).to(device, dtype)
+        device = self._execution_device
         video_positions_T = latent_positions(latents, settings.fps)
-        audio_BAD = audio_positions_A = voice_T = None
+        audio_BAD = audio_positions_A = activity_T = None
         if self.transformer.config.audio_dim is not None:
             encoder = self.feature_extractor, self.audio_encoder, self.transformer.config.frame_window
             audio_AD, audio_positions_A = encode_audio_features(waveform_n, *encoder, settings.fps)
             audio_BAD = audio_AD[None].to(device)
-            if settings.ease_silence:
+            if settings.silence_guidance_fade:
                 activity_A = voice_activity(waveform_n)
-                voice_T = latent_voice(activity_A, token_positions(len(activity_A)), video_positions_T).to(device)
+                activity_T = latent_voice_activity(activity_A, token_positions(len(activity_A)), video_positions_T)
         # A still picture looks the same from every window, so one window of it is enough.
         moving = known_FHW is not None and len(known_FHW) > FRAMES_PER_LATENT * (settings.window - 1) + 1
         span = latents if moving else min(latents, settings.window)
         reference_BCTHW, known_B4THW = self.reference(given_FHWC, known_FHW, span, settings)
         return Conditions(
-            text_BSD=text_BSD[:1],
-            null_text_BSD=text_BSD[1:],
+            text_BSD=text_2SD[:1],
+            null_text_BSD=text_2SD[1:],
             audio_BAD=audio_BAD,
             audio_positions_A=audio_positions_A,
             reference_BCTHW=reference_BCTHW,
             known_B4THW=known_B4THW,
             video_positions_T=video_positions_T,
             image_BND=self.encode_image(None if given_FHWC is None else given_FHWC[0]),
-            voice_T=voice_T,
+            voice_activity_T=activity_T,
             audio_reach=self.transformer.audio_reach,
         )
 
@@ -334,34 +349,86 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         return build_reference(given_FHWC, known_FHW, latents, self.vae, size, self._execution_device)
 
     def encode_image(self, image_HWC: np.ndarray | None) -> Tensor | None:
-        """CLIP tokens [1, N, D] of the reference (last layer but one, as in Wan), zeros without it; None if unread."""
+        """CLIP tokens [1, N, D] of the reference, zeros without it; None if the transformer does not read them."""
         if self.transformer.config.image_dim is None:
             return None
-        device, dtype = self._execution_device, self.transformer.dtype
         if self.image_encoder is None or self.image_processor is None:
             raise ValueError(
                 "This transformer reads CLIP tokens: load the pipeline with image_encoder and image_processor."
             )
-        shown = np.zeros((224, 224, 3), np.uint8) if image_HWC is None else image_HWC
-        pixels = self.image_processor(images=Image.fromarray(shown), return_tensors="pt").pixel_values
-        pixels = pixels.to(device, self.image_encoder.dtype)
-        tokens_BND = self.image_encoder(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
-        return (torch.zeros_like(tokens_BND) if image_HWC is None else tokens_BND).to(dtype)
+        tokens_BND = encode_image(image_HWC, self.image_processor, self.image_encoder, self._execution_device)
+        return tokens_BND.to(self.transformer.dtype)
 
-    def decode(
+    def denoise(
         self,
-        latents_BCTHW: Tensor | Around,
-        num_frames: int,
+        prepared: Prepared,
         settings: Settings,
-        reference_HWC: np.ndarray | None,
-        colour_region: np.ndarray | None,
+        latents: Tensor | None,
+        generator: torch.Generator | None,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None,
         report: Progress,
-    ) -> Iterator[np.ndarray]:
-        """Frames as they are decoded, their colours unified with the reference's."""
-        frames = (frame.numpy() for frame in islice(decode(latents_BCTHW, self.vae), num_frames))
-        if reference_HWC is not None and settings.colour_strength > 0:
-            region_HW = still_region(reference_HWC) if colour_region is None else colour_region
+        resume: str | Path | None,
+    ) -> Tensor:
+        """Noise → latents [1, C, T, H, W] of what is computed: all, or the prepared box."""
+        conditions = prepared.conditions if prepared.box is None else prepared.conditions.crop(*prepared.box)
+        noise_BCTHW = self.noise(conditions, generator, latents)
+        set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device)
+
+        def on_step_end(step: int, t: Tensor, latents_BCTHW: Tensor) -> Tensor:
+            if callback_on_step_end is None:
+                return latents_BCTHW
+            return callback_on_step_end(self, step, t, {"latents": latents_BCTHW}).get("latents", latents_BCTHW)
+
+        latents_BCTHW = sample(
+            self.executor or self.default_executor(),
+            self.scheduler,
+            noise_BCTHW,
+            conditions,
+            settings.guidance,
+            settings.windows,
+            None if conditions.still_BCTHW is None else settings.hybrid_steps,
+            progress=lambda done, total: report("sample", done, total),
+            on_step_end=on_step_end,
+            resume=None if resume is None else Path(resume),
+            options=str(asdict(settings)),
+        )
+        self.maybe_free_model_hooks()
+        return latents_BCTHW
+
+    def default_executor(self) -> Executor:
+        """The transformer as it is, small evaluations in batches."""
+        return Batched(
+            TransformerVelocity(self.transformer), BATCH_TOKENS * math.prod(self.transformer.config.patch_size)
+        )
+
+    def noise(self, conditions: Conditions, generator: torch.Generator | None, given: Tensor | None = None) -> Tensor:
+        """Noise [1, C, T, H, W], float32, for a timeline with these conditions; ``given`` if that fits.
+
+        Raises:
+            ValueError: it does not.
+        """
+        timeline = len(conditions.video_positions_T)
+        shape = (1, self.vae.config.z_dim, timeline, *conditions.reference_BCTHW.shape[3:])
+        if given is None:
+            return randn_tensor(shape, generator, self._execution_device, torch.float32)
+        if given.shape != shape:
+            raise ValueError(f"latents must have the shape {shape}, not {tuple(given.shape)}.")
+        return given.to(self._execution_device, torch.float32, copy=True)
+
+    def decode(self, latents_BCTHW: Tensor, prepared: Prepared, report: Progress) -> Iterator[np.ndarray]:
+        """Latents → frames of the checkpoint's size, uint8 [H, W, 3], one by one."""
+        whole: Any = latents_BCTHW
+        if prepared.box is not None:
+            whole = CompositeLatents(latents_BCTHW, prepared.conditions.reference_BCTHW, *prepared.box)
+        for done, frame in enumerate(islice(decode(whole, self.vae), prepared.num_frames), start=1):
+            yield frame.numpy()
+            report("decode", done, prepared.num_frames)
+
+    def composite(self, frames: Iterator[np.ndarray], prepared: Prepared, settings: Settings) -> Iterator[np.ndarray]:
+        """Frames with the colours of the reference, and the computed region of them back in the picture."""
+        source = prepared.source
+        if source.frames_FHWC is not None and settings.colour_strength > 0:
+            reference_HWC = source.frames_FHWC[0]
+            region_HW = still_region(source.landmarks, reference_HWC.shape[:2])
             frames = unify_colours(frames, reference_HWC, settings.colour_strength, region_HW)
-        for done, frame in enumerate(frames, start=1):
-            yield frame
-            report("decode", done, num_frames)
+        return frames if source.portrait is None else map(source.portrait.with_region_of, frames)

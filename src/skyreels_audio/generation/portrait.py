@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from skyreels_audio.faces import detect_faces
 from skyreels_audio.faces.align import feather, paste, placement
 from skyreels_audio.faces.framing import region_mask
-from skyreels_audio.faces.warp import warp
+from skyreels_audio.faces.warp import invert, warp
 
 SEAM = 0.04  # of the frame's height: how softly the region meets the picture
 
@@ -29,19 +28,17 @@ class Portrait:
     mask: np.ndarray
     """``region`` with soft edges."""
 
-    @classmethod
-    def find(cls, picture: np.ndarray, region: str, size: tuple[int, int]) -> "Portrait | None":
-        """Align the largest face of a picture, of which a region of ``faces.framing`` may move, to ``size`` (H, W).
+    landmarks: np.ndarray
+    """Of the face, in pixels of ``aligned``."""
 
-        None without a face.
-        """
-        faces = detect_faces(picture)
-        if not faces:
-            return None
-        place = placement(faces[0].landmarks, size)
+    @classmethod
+    def align(cls, picture: np.ndarray, landmarks: np.ndarray, region: str, size: tuple[int, int]) -> "Portrait":
+        """Align a face of a picture, of which a region of ``faces.framing`` may move, to ``size`` (H, W)."""
+        place = placement(landmarks, size)
         inside = region_mask(region, size)
-        mask = feather(inside, SEAM * size[0])
-        return cls(picture, warp(Image.fromarray(picture), place, size), place, inside, mask)
+        mask, back, moved = feather(inside, SEAM * size[0]), invert(place), landmarks.copy()
+        moved[:, :2] = landmarks[:, :2] @ back[:, :2].T + back[:, 2]
+        return cls(picture, warp(Image.fromarray(picture), place, size), place, inside, mask, moved)
 
     def with_region_of(self, frame: np.ndarray) -> np.ndarray:
         """The picture with the region of a frame that was made from ``aligned``."""

@@ -1,4 +1,4 @@
-"""The denoising loop: any velocity, any diffusers scheduler, stopped and resumed at any step."""
+"""The denoising loop: any model, any diffusers scheduler, stopped and resumed at any step."""
 
 import copy
 import hashlib
@@ -14,42 +14,66 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.guidance import Velocity
+from skyreels_audio.generation.guidance import Guidance
+from skyreels_audio.generation.step import Executor, plan_step
+from skyreels_audio.generation.windows import Windows
 
 SLICE = 256
 """Latent frames (41 s at 25 frames per second) that a solver steps at once."""
 
-
-class TransformerVelocity:
-    """The transformer as a velocity: [noise, mask, reference] in channels, in the order of Wan."""
-
-    def __init__(self, transformer: Any) -> None:
-        self.transformer = transformer
-
-    @torch.no_grad()
-    def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        return self.transformer(
-            hidden_states=torch.cat([latents_BCTHW, conditions.known_B4THW, conditions.reference_BCTHW], dim=1),
-            timestep=t.expand(latents_BCTHW.shape[0]).to(latents_BCTHW.device),
-            encoder_hidden_states=conditions.text_BSD,
-            encoder_hidden_states_image=conditions.image_BND,
-            audio_hidden_states=conditions.audio_BAD,
-            audio_positions=conditions.audio_positions_A,
-            video_positions=conditions.video_positions_T,
-            return_dict=False,
-        )[0].to(latents_BCTHW.dtype)
+VIDEO = frozenset({"video"})
 
 
-class Hybrid:
-    """Eq. 4: the first N steps see the full video conditions, later ones (``t < switch``) only the first frame."""
+@torch.no_grad()
+def sample(
+    execute: Executor,
+    scheduler: Any,
+    latents_BCTHW: Tensor,
+    conditions: Conditions,
+    guidance: Guidance,
+    windows: Windows,
+    hybrid_steps: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    on_step_end: Callable[[int, Tensor, Tensor], Tensor] | None = None,
+    resume: Path | None = None,
+    options: str = "",
+) -> Tensor:
+    """Integrate dz/dsigma = velocity from noise to clean latents over ``scheduler.timesteps`` (already set).
 
-    def __init__(self, velocity: Velocity, image_conditions: Conditions, switch: float) -> None:
-        self.velocity = velocity
-        self.image_conditions = image_conditions
-        self.switch = switch
+    Args:
+        execute: computes the velocity that a step's plan describes.
+        scheduler: any diffusers flow-matching scheduler.
+        latents_BCTHW: noise, float32; becomes the result in place.
+        conditions: of the whole timeline.
+        guidance, windows: what is evaluated at each step.
+        hybrid_steps: eq. 4: the first N steps see the whole video, later ones only its first frame; None: all see it.
+        progress: called with (finished steps, all steps), also before the first.
+        on_step_end: given (step, t, latents) returns the latents to go on with.
+        resume: file that keeps the state after each finished step. If it exists, the run goes on from there, to the
+            same result bit for bit. It stays: whoever has stored the video deletes it.
+        options: what else determines the velocity, so that ``resume`` notices a change of it.
 
-    def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        return self.velocity(latents_BCTHW, t, conditions if t >= self.switch else self.image_conditions)
+    Raises:
+        ValueError: ``resume`` holds the state of other inputs.
+    """
+    timesteps, solver = scheduler.timesteps, SlicedSolver(scheduler, latents_BCTHW.shape[2])
+    steps, report = len(timesteps), progress or (lambda done, total: None)
+    state = None if resume is None else State(resume, fingerprint(latents_BCTHW, conditions, timesteps, options))
+    finished = state.load(latents_BCTHW, solver) if state else 0
+    for step in range(finished, steps):
+        report(step, steps)
+        t = timesteps[step]
+        branches = guidance.branches(step / max(steps - 1, 1), conditions)
+        plan = plan_step(windows, branches, VIDEO if hybrid_steps is not None and step >= hybrid_steps else frozenset())
+        velocity_BCTHW = execute(plan, latents_BCTHW, t, conditions)
+        solver.step(velocity_BCTHW, t, latents_BCTHW)
+        del velocity_BCTHW  # before the next one is made
+        if on_step_end:
+            latents_BCTHW.copy_(on_step_end(step, t, latents_BCTHW))
+        if state:
+            state.save(step + 1, latents_BCTHW, solver)
+    report(steps, steps)
+    return latents_BCTHW
 
 
 def set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> Tensor:
@@ -65,55 +89,63 @@ def set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> Ten
     return torch.as_tensor(scheduler.timesteps)
 
 
-@torch.no_grad()
-def sample(
-    velocity: Velocity,
-    scheduler: Any,
-    latents_BCTHW: Tensor,
-    conditions: Conditions,
-    progress: Callable[[int, int], None] | None = None,
-    resume: Path | None = None,
-    options: str = "",
-) -> Tensor:
-    """Integrate dz/dsigma = velocity from noise to clean latents over ``scheduler.timesteps`` (already set).
+class SlicedSolver:
+    """A scheduler that steps a timeline in slices, each with a copy of its own and its history.
 
-    Args:
-        velocity: dz/dsigma of the whole timeline.
-        scheduler: any diffusers flow-matching scheduler.
-        latents_BCTHW: noise, float32; becomes the result in place.
-        conditions: of the whole timeline.
-        progress: called with (finished steps, all steps), also before the first.
-        resume: file that keeps the state after each finished step. If it exists, the run goes on from there, to the
-            same result bit for bit. It stays: whoever has stored the video deletes it.
-        options: what else determines the velocity (guidance, windows), so that ``resume`` notices a change of it.
-
-    Raises:
-        ValueError: ``resume`` holds the state of other inputs.
+    A solver works per element, so this changes nothing but the size of its temporaries: of a long timeline, memory
+    holds the latents and the velocity.
     """
-    timesteps = scheduler.timesteps
-    # A solver works per element. Stepping the timeline in slices, each with its own copy of the solver and its history,
-    # keeps temporaries small: of a long timeline, memory holds the latents and the velocity.
-    slices = [slice(start, start + SLICE) for start in range(0, latents_BCTHW.shape[2], SLICE)]
-    solvers = [copy.deepcopy(scheduler) for _ in slices]
-    finished, inputs = 0, ""
-    if resume is not None:
-        inputs = fingerprint(latents_BCTHW, conditions, timesteps, options)
-        if resume.exists():
-            finished = load_state(resume, latents_BCTHW, solvers, inputs)
-    for step in range(finished, len(timesteps)):
-        if progress is not None:
-            progress(step, len(timesteps))
-        t = timesteps[step]
-        velocity_BCTHW = velocity(latents_BCTHW, t, conditions)
-        for part, solver in zip(slices, solvers, strict=True):
+
+    def __init__(self, scheduler: Any, length: int) -> None:
+        self.slices = [slice(start, start + SLICE) for start in range(0, length, SLICE)]
+        self.solvers = [copy.deepcopy(scheduler) for _ in self.slices]
+
+    def step(self, velocity_BCTHW: Tensor, t: Tensor, latents_BCTHW: Tensor) -> None:
+        """One step of the solver, in place."""
+        for part, solver in zip(self.slices, self.solvers, strict=True):
             before = latents_BCTHW[:, :, part].clone()  # solvers may keep it
             latents_BCTHW[:, :, part] = solver.step(velocity_BCTHW[:, :, part], t, before).prev_sample
-        del velocity_BCTHW  # before the next one is made
-        if resume is not None and not (dist.is_initialized() and dist.get_rank()):  # of several processes one writes
-            save_state(resume, step + 1, latents_BCTHW, solvers, inputs)
-    if progress is not None:
-        progress(len(timesteps), len(timesteps))
-    return latents_BCTHW
+
+    @property
+    def histories(self) -> list[dict[str, Any]]:
+        return [{k: v for k, v in vars(solver).items() if k != "_internal_dict"} for solver in self.solvers]
+
+    def restore(self, histories: list[dict[str, Any]]) -> None:
+        for solver, history in zip(self.solvers, histories, strict=True):
+            vars(solver).update(history)
+
+
+class State:
+    """A run in a file: the latents and the solver's history after so many steps."""
+
+    def __init__(self, path: Path, inputs: str) -> None:
+        self.path = path
+        self.inputs = inputs
+
+    def save(self, finished: int, latents_BCTHW: Tensor, solver: SlicedSolver) -> None:
+        """Write so that a kill leaves the old state or the new one. Of several processes the first writes."""
+        if dist.is_initialized() and dist.get_rank():
+            return
+        partial = self.path.with_name(self.path.name + ".partial")
+        state = {"inputs": self.inputs, "finished": finished, "latents": latents_BCTHW, "histories": solver.histories}
+        torch.save(state, partial)
+        os.replace(partial, self.path)
+
+    def load(self, latents_BCTHW: Tensor, solver: SlicedSolver) -> int:
+        """Restore latents and solver in place; returns how many steps are finished, 0 if there is no file."""
+        if not self.path.exists():
+            return 0
+        try:
+            state = torch.load(self.path, map_location=latents_BCTHW.device, weights_only=True)
+        except Exception as error:
+            raise ValueError(
+                f"{self.path} is not a state to resume from ({error}); delete it to start anew."
+            ) from error
+        if state["inputs"] != self.inputs:
+            raise ValueError(f"{self.path} belongs to other inputs or options; give those, or delete it to start anew.")
+        latents_BCTHW.copy_(state["latents"])
+        solver.restore(state["histories"])
+        return state["finished"]
 
 
 def fingerprint(latents_BCTHW: Tensor, conditions: Conditions, timesteps: Tensor, options: str) -> str:
@@ -124,26 +156,3 @@ def fingerprint(latents_BCTHW: Tensor, conditions: Conditions, timesteps: Tensor
         if isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def save_state(path: Path, finished: int, latents_BCTHW: Tensor, solvers: list[Any], inputs: str) -> None:
-    """Write the state after ``finished`` steps, solver history included, so that a kill leaves the old or the new."""
-    histories = [{k: v for k, v in vars(solver).items() if k != "_internal_dict"} for solver in solvers]
-    partial = path.with_name(path.name + ".partial")
-    state = {"inputs": inputs, "finished": finished, "latents": latents_BCTHW, "histories": histories}
-    torch.save(state, partial)
-    os.replace(partial, path)
-
-
-def load_state(path: Path, latents_BCTHW: Tensor, solvers: list[Any], inputs: str) -> int:
-    """Restore latents and solvers in place; returns how many steps are finished."""
-    try:
-        state = torch.load(path, map_location=latents_BCTHW.device, weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is not a state to resume from ({error}); delete it to start anew.") from error
-    if state["inputs"] != inputs:
-        raise ValueError(f"{path} belongs to other inputs or options; give those, or delete it to start anew.")
-    latents_BCTHW.copy_(state["latents"])
-    for solver, history in zip(solvers, state["histories"], strict=True):
-        vars(solver).update(history)
-    return state["finished"]

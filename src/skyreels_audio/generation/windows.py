@@ -4,13 +4,12 @@ The paper blends the latents of neighbouring windows after each step. With Euler
 step of the whole timeline is the same thing, and it is right for multistep solvers too (DESIGN §6).
 """
 
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 import torch
 from torch import Tensor
-
-from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.guidance import Velocity
 
 Fusion = Literal["bidirectional", "unidirectional", "none"]
 
@@ -34,41 +33,33 @@ def fusion_weights(spans: list[tuple[int, int]], fusion: Fusion) -> list[Tensor]
     The 0 matters: the first latent of a window is pinned to the reference frame. With "unidirectional" or "none" it
     does not fade in: what is shared belongs to the earlier window, which so never learns of the later one.
     """
-    weights = []
+    weights: list[Tensor] = []
     for index, (start, stop) in enumerate(spans):
         fade = torch.ones(stop - start)
         shared = spans[index - 1][1] - start if index else 0
         fade[:shared] = torch.linspace(0, 1, shared) if fusion == "bidirectional" else 0.0
-        for (_, earlier_stop), earlier in zip(spans, weights, strict=False):
-            if (common := earlier_stop - start) > 0:
-                earlier[-common:] *= 1 - fade[:common]
+        before = zip(reversed(spans[:index]), reversed(weights), strict=True)
+        for (_, earlier_stop), earlier in takewhile(lambda each: each[0][1] > start, before):  # noqa: B023
+            earlier[start - earlier_stop :] *= 1 - fade[: earlier_stop - start]
         weights.append(fade)
     return weights
 
 
+@dataclass(frozen=True)
 class Windows:
-    """A velocity over a timeline of any length, from one that knows windows of a fixed length. One window at a time.
+    """How a timeline of any length is covered by windows of the length that the model knows.
 
-    Args:
-        velocity: evaluated on each window with the conditions of that window.
+    Attributes:
         window: latents per window.
         overlap: latents that neighbours share: at least 2 to fuse, ignored when ``fusion`` is "none".
         fusion: "bidirectional" is BLF; "unidirectional" and "none" are what Figure 7 compares it with.
     """
 
-    def __init__(self, velocity: Velocity, window: int, overlap: int, fusion: Fusion = "bidirectional") -> None:
-        assert fusion != "bidirectional" or overlap >= 2, overlap
-        self.velocity = velocity
-        self.window = window
-        self.overlap = 0 if fusion == "none" else overlap
-        self.fusion: Fusion = fusion
+    window: int = 21
+    overlap: int = 5
+    fusion: Fusion = "bidirectional"
 
-    def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        spans = plan_windows(latents_BCTHW.shape[2], self.window, self.overlap)
-        if len(spans) == 1:
-            return self.velocity(latents_BCTHW, t, conditions)
-        fused_BCTHW = torch.zeros_like(latents_BCTHW)
-        for (start, stop), weight_T in zip(spans, fusion_weights(spans, self.fusion), strict=True):
-            velocity = self.velocity(latents_BCTHW[:, :, start:stop], t, conditions.window(start, stop))
-            fused_BCTHW[:, :, start:stop] += weight_T.to(velocity).view(-1, 1, 1) * velocity
-        return fused_BCTHW
+    def over(self, length: int) -> list[tuple[tuple[int, int], Tensor]]:
+        """The windows of a timeline: span (start, stop) and weight [stop - start] of each."""
+        spans = plan_windows(length, self.window, 0 if self.fusion == "none" else self.overlap)
+        return list(zip(spans, fusion_weights(spans, self.fusion), strict=True))

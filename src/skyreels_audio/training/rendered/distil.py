@@ -65,6 +65,6 @@ class DistilTask(FlowTask):
         full = self.predict(self.teacher, sample, noisy_BCTHW, sigmas_B)
         if self.options.audio_guidance == 1:
             return full
-        deaf = replace(sample, audio_BAD=torch.zeros_like(sample.audio_BAD))
-        without: Any = self.predict(self.teacher, deaf, noisy_BCTHW, sigmas_B)
+        null_audio = replace(sample, audio_BAD=torch.zeros_like(sample.audio_BAD))
+        without: Any = self.predict(self.teacher, null_audio, noisy_BCTHW, sigmas_B)
         return full + (self.options.audio_guidance - 1) * (full - without)

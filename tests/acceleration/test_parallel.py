@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skyreels_audio.generation.acceleration import Acceleration, accelerated
-from skyreels_audio.generation.cache import SkipPlan, TeaCacheVelocity
-from skyreels_audio.generation.calls import Batched, Together
+from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
+from skyreels_audio.acceleration.distributed import Parallel, parallelise, plan_parallel, process_group
+from skyreels_audio.acceleration.teacache import SkipPlan, TeaCacheVelocity
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.guidance import Guidance, Scale, Velocity
-from skyreels_audio.generation.parallel import Parallel, Spread, parallelise, plan_parallel, process_group
+from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
-from skyreels_audio.generation.sampling import TransformerVelocity, sample
+from skyreels_audio.generation.sampling import sample
+from skyreels_audio.generation.step import Batched, Distributed, Executor, TransformerVelocity, Velocity
 from skyreels_audio.generation.windows import Windows
 
 STEPS, LATENTS = 4, 8
@@ -38,7 +38,8 @@ def conditions(pipeline: SkyReelsAudioPipeline, portrait, voice) -> Conditions:
     frame = torch.randint(
         0, 256, (1, 32, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
     ).numpy()
-    return pipeline.encode(frame, None, torch.tensor(voice), ["a voice", ""], LATENTS, size)
+    text_2SD = pipeline.encode_prompts("a voice", "", None, None, size)
+    return pipeline.encode(frame, None, torch.tensor(voice), text_2SD, LATENTS, size)
 
 
 def video(
@@ -55,23 +56,18 @@ def video(
         plan = SkipPlan(tuple(scheduler.timesteps.tolist()), (True, False, True, False))
         velocity = TeaCacheVelocity(pipeline.transformer, plan)
 
-    def compose(velocity: Velocity) -> Velocity:
-        audio, text = (
-            Scale.parse("interval:4.5@0.2-1"),
-            Scale.parse("interval:2@0.2-1"),
-        )  # the first step has one branch
-        return Windows(Guidance(velocity, scheduler.timesteps, audio, text), window=5, overlap=2)
-
-    composed = compose(velocity)
+    execute: Executor = Batched(velocity)
     if parallel is not None:
         group = parallelise(pipeline.transformer, parallel, torch.device("cpu"))
         if parallel.calls > 1:
-            composed = Together(compose, Spread(Batched(velocity, most=1), group))
+            execute = Distributed(execute, group)
+    # The first step has one branch.
+    guidance = Guidance(Scale.parse("interval:4.5@0.2-1"), Scale.parse("interval:2@0.2-1"))
     noise = torch.randn(1, 8, LATENTS, 2, 14, generator=torch.Generator().manual_seed(6))
     tokens: list[int] = []
     first: Any = pipeline.transformer.blocks[0]
     watch = first.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].shape[1]))
-    latents_BCTHW = sample(composed, scheduler, noise, conditions)
+    latents_BCTHW = sample(execute, scheduler, noise, conditions, guidance, Windows(5, 2))
     watch.remove()
     return latents_BCTHW, tokens
 
@@ -146,8 +142,8 @@ def test_a_whole_run_is_shared_and_goes_on_where_it_stopped(pipeline, portrait, 
 
         inputs = {"image": portrait, "audio": voice, "num_inference_steps": STEPS, "resume": state}
         noise, how = torch.Generator().manual_seed(0), pipeline.settings(num_inference_steps=STEPS)
-        with suppress(Interrupted), accelerated(pipeline, Acceleration(parallel=parallel), how) as arrange:
-            pipeline(**inputs, generator=noise, arrange=arrange, progress=interrupt)
+        with suppress(Interrupted), accelerated(pipeline, Acceleration(parallel=parallel), how):
+            pipeline(**inputs, generator=noise, progress=interrupt)
         return torch.load(state)["latents"]
 
     expected, state = run(tmp_path / "alone"), tmp_path / "state"

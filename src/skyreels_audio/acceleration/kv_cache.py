@@ -7,37 +7,37 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor
 
-from skyreels_audio.generation.cache import replaced
-from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.guidance import Velocity
+from skyreels_audio.acceleration.teacache import replaced
+from skyreels_audio.generation.conditions import Conditions, Part
+from skyreels_audio.generation.step import Velocity
 from skyreels_audio.models.audio_attention import AudioContext, SkyReelsAudioBlock
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 
 class _Kept(ModelHook):
-    """Returns what the module returned before for the same key; `ConstantConditions` says which key is meant."""
+    """Returns what the module returned before for the same parts; `CrossAttentionKVCache` says of which parts."""
 
     fn_ref: Any  # set by the registry
 
-    def __init__(self, constants: "ConstantConditions", depends_on_audio: bool) -> None:
+    def __init__(self, cache: "CrossAttentionKVCache", depends_on_audio: bool) -> None:
         super().__init__()
-        self.constants = constants
+        self.cache = cache
         self.depends_on_audio = depends_on_audio
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        key = self.constants.key
-        if key is None:  # called by another velocity
+        parts = self.cache.parts
+        if parts is None:  # called by another velocity
             return self.fn_ref.original_forward(*args, **kwargs)
         if not self.depends_on_audio:  # nor on the window, so that windows share what is kept
-            key = tuple(part for part in key if part != "-audio" and ":" not in part)
-        return self.constants.keep((module, *key), lambda: self.fn_ref.original_forward(*args, **kwargs))
+            parts = tuple(Part(None, part.drops - {"audio"}) for part in parts)
+        return self.cache.keep((module, parts), lambda: self.fn_ref.original_forward(*args, **kwargs))
 
 
-class ConstantConditions:
+class CrossAttentionKVCache:
     """A velocity that computes once per run what the conditions alone determine; bit-identical to the one inside.
 
     Embedded text and image tokens, projected audio tokens with their rotary tables and mask, and the keys and values of
-    every cross-attention are kept by `Conditions.key`, so one such velocity serves one run. `close` takes it off.
+    every cross-attention are kept by `Conditions.parts`, so one such velocity serves one run. `close` takes it off.
 
     Args:
         velocity: evaluates the transformer.
@@ -52,7 +52,7 @@ class ConstantConditions:
         self.transformer = transformer
         self.free_bytes = max_bytes
         self.kept: dict[tuple[Any, ...], Any] = {}
-        self.key: tuple[str, ...] | None = None
+        self.parts: tuple[Part, ...] | None = None
         self.hooked: list[torch.nn.Module] = []
         embedder: Any = transformer.condition_embedder
         self._hook(embedder.text_embedder, depends_on_audio=False)
@@ -69,19 +69,19 @@ class ConstantConditions:
         audio_context = self.transformer.audio_context
 
         def audio_context_once(*args: Any) -> AudioContext:
-            return self.keep(("audio_context", *conditions.key), lambda: audio_context(*args))
+            return self.keep(("audio_context", conditions.parts), lambda: audio_context(*args))
 
-        self.key = conditions.key
+        self.parts = conditions.parts
         try:
             with replaced(self.transformer, "audio_context", audio_context_once):
                 return self.velocity(latents_BCTHW, t, conditions)
         finally:
-            self.key = None
+            self.parts = None
 
     def close(self) -> None:
         """Take the hooks off the transformer and forget what was kept."""
         for module in self.hooked:
-            HookRegistry.check_if_exists_or_initialize(module).remove_hook("constant_conditions", recurse=False)
+            HookRegistry.check_if_exists_or_initialize(module).remove_hook("cross_attention_kv_cache", recurse=False)
         self.kept.clear()
 
     def keep(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
@@ -97,7 +97,7 @@ class ConstantConditions:
     def _hook(self, module: torch.nn.Module | None, depends_on_audio: bool) -> None:
         if module is not None:
             registry = HookRegistry.check_if_exists_or_initialize(module)
-            registry.register_hook(_Kept(self, depends_on_audio), "constant_conditions")
+            registry.register_hook(_Kept(self, depends_on_audio), "cross_attention_kv_cache")
             self.hooked.append(module)
 
 

@@ -1,4 +1,4 @@
-"""Fitting a model into a GPU: three modes, and what each will need, known before anything is loaded."""
+"""What a run will need on a GPU, known before anything is loaded."""
 
 import json
 import weakref
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,46 +16,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from skyreels_audio.generation.conditions import spatial_factor
+from skyreels_audio.acceleration.offload import MemoryMode
+from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.windows import plan_windows
 from skyreels_audio.media import InputError
 from skyreels_audio.models.rope import FRAMES_PER_LATENT
-
-MemoryMode = Literal["fast", "balanced", "low"]
-"""fast: all components stay on the GPU. balanced: one component at a time. low: besides, the transformer's blocks are
-stored as 8-bit floats in main memory and visit the GPU one by one, the next one while the last one works."""
 
 TERAFLOPS = 390.0
 """Sustained bfloat16 rate of an H100, from the 9.77 s that diffusers takes for a step of Wan 2.1 I2V 14B at 480p."""
 
 BUS_BYTES_PER_SECOND = 25e9  # PCIe 4 × 16 in practice
 CONTEXT_BYTES = 0.6e9  # what CUDA and its libraries take for themselves
-
-
-def apply_memory_mode(pipeline: Any, mode: MemoryMode, device: torch.device | str) -> None:
-    """Place the pipeline's components for ``mode``; the device of computation is ``device``.
-
-    Raises:
-        ValueError: there is no such mode.
-    """
-    device = torch.device(device)
-    if mode == "fast" or (mode == "balanced" and device.type == "cpu"):
-        pipeline.to(device)
-    elif mode == "balanced":
-        pipeline.enable_model_cpu_offload(device=device)
-    elif mode == "low":
-        from diffusers.hooks.group_offloading import apply_group_offloading
-
-        options: dict[str, Any] = {"onload_device": device, "use_stream": device.type == "cuda"}
-        compute = pipeline.transformer.dtype
-        pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=compute)
-        pipeline.transformer.enable_group_offload(offload_type="block_level", num_blocks_per_group=1, **options)
-        for name in ("text_encoder", "image_encoder", "audio_encoder"):
-            if getattr(pipeline, name, None) is not None:
-                apply_group_offloading(getattr(pipeline, name), offload_type="leaf_level", **options)
-        pipeline.vae.to(device)
-    else:
-        raise ValueError(f"memory mode {mode!r}: it is fast, balanced or low.")
 
 
 @dataclass(frozen=True)
@@ -101,7 +72,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryEstimate:
     """Peak bytes on the GPU in each phase, and seconds of denoising."""
 
     encode: float
@@ -120,7 +91,7 @@ class Plan:
 
 
 @torch.no_grad()
-def plan(
+def estimate(
     shape: ModelShape,
     height: int,
     width: int,
@@ -131,7 +102,7 @@ def plan(
     window: int = 21,
     overlap: int = 5,
     teraflops: float = TERAFLOPS,
-) -> Plan:
+) -> MemoryEstimate:
     """Estimate memory and time of a video. Nothing is loaded or computed: tensors are followed on the meta device.
 
     Args:
@@ -162,7 +133,7 @@ def plan(
     evaluations = steps * branches * len(plan_windows(latents, window, overlap))
     compute = transformer_flops(transformer, span, size) / (teraflops * 1e12)
     transfer = len(transformer.blocks) * block / 2 / BUS_BYTES_PER_SECOND if mode == "low" else 0.0
-    return Plan(
+    return MemoryEstimate(
         encode=fixed + (held or text),
         sample=fixed + (held or resident) + working,
         decode=fixed + (held or weights[vae]) + decoding,

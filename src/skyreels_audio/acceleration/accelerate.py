@@ -4,31 +4,37 @@ Each is a wrapper with a module of its own, and none of them knows the others; h
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 import torch.distributed as dist
 from diffusers.hooks.mag_cache import MagCacheConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 from torch import Tensor
 
-from skyreels_audio.generation.cache import (
+from skyreels_audio.acceleration.distributed import Parallel, parallelise, plan_parallel
+from skyreels_audio.acceleration.kv_cache import CrossAttentionKVCache
+from skyreels_audio.acceleration.teacache import (
     Coefficients,
     TeaCacheVelocity,
     diffusers_cache,
     published_coefficients,
     skip_plan,
 )
-from skyreels_audio.generation.calls import Batched, Compose, Together
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.constant_conditions import ConstantConditions
-from skyreels_audio.generation.guidance import Scale, Velocity
-from skyreels_audio.generation.parallel import Parallel, Spread, parallelise, plan_parallel
-from skyreels_audio.generation.sampling import TransformerVelocity, set_timesteps
+from skyreels_audio.generation.sampling import set_timesteps
 from skyreels_audio.generation.settings import Settings
+from skyreels_audio.generation.step import (
+    BATCH_TOKENS,
+    Batched,
+    Distributed,
+    Evaluation,
+    Executor,
+    TransformerVelocity,
+    Velocity,
+)
 
 Cache = Literal["none", "teacache", "magcache", "taylorseer"]
 
@@ -39,10 +45,7 @@ a distilled checkpoint has."""
 PAPER_THRESHOLD = 0.3
 
 KEPT_BYTES = {"cpu": 512 << 20}
-"""What `ConstantConditions` may keep, by kind of device: it grows with the video. Elsewhere 2 GB."""
-
-BATCH_TOKENS = 1024
-"""Calls are batched up to so many tokens; larger ones fill a processor by themselves."""
+"""What `CrossAttentionKVCache` may keep, by kind of device: it grows with the video. Elsewhere 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Acceleration:
     Attributes:
         cache: step cache.
         threshold: TeaCache's α; 0 skips nothing.
-        spare_memory: keep TeaCache's residuals in main memory, and nothing of `ConstantConditions`.
+        spare_memory: keep TeaCache's residuals in main memory, and nothing of `CrossAttentionKVCache`.
         parallel: how ranks share the work, for `Parallel.parse`; None: the cheapest way.
         compile: compile the transformer's blocks.
     """
@@ -87,7 +90,7 @@ class Acceleration:
                 f"--cache {self.cache} works by hooks within the blocks, which do not compile: leave --compile out, or "
                 "give --cache teacache."
             )
-        if hooked and branches_change(settings):
+        if hooked and settings.guidance.branches_change(settings.num_inference_steps):
             raise ValueError(
                 f"--cache {self.cache} counts the steps of each guidance branch, so none may come and go during the "
                 "run: give guidance scales that are constant, or --cache teacache."
@@ -101,33 +104,26 @@ class Acceleration:
         return own or published_coefficients(config, settings.height * settings.width, RETAIN)
 
 
-def branches_change(settings: Settings) -> bool:
-    """Whether a guidance branch is needed at some steps and not at others."""
-    steps = settings.num_inference_steps
-    for scale in (Scale.parse(settings.audio_guidance_scale), Scale.parse(settings.text_guidance_scale)):
-        if len({scale(step / max(steps - 1, 1)) == 1 for step in range(steps)}) > 1:
-            return True
-    return False
-
-
 @contextmanager
-def accelerated(pipe: Any, acceleration: Acceleration, settings: Settings) -> Iterator[Callable[[Compose], Velocity]]:
-    """What to call the pipeline with as ``arrange``, for one run with these settings.
+def accelerated(pipe: Any, acceleration: Acceleration, settings: Settings) -> Iterator[None]:
+    """The pipeline, for one run with these settings, with what is asked for in the place of its executor.
 
-    Under torchrun (`parallel.process_group`) it divides the loaded transformer for good.
+    Under torchrun (`distributed.process_group`) it divides the loaded transformer for good.
     """
     transformer = pipe.transformer
     if acceleration.compile:
         transformer.compile_repeated_blocks()
     timesteps = set_timesteps(pipe.scheduler, settings.num_inference_steps, pipe._execution_device)
-    with step_cache(transformer, acceleration, settings, timesteps) as velocity:
-        rest = transformer, acceleration.parallel, settings
-        if acceleration.compile or acceleration.spare_memory:  # hooks within the blocks do not compile
-            yield lambda compose: Arranged(compose, velocity, *rest)
-            return
-        most = KEPT_BYTES.get(pipe._execution_device.type, 2 << 30)
-        with closing(ConstantConditions(velocity, transformer, most)) as constant:
-            yield lambda compose: Arranged(compose, constant, *rest)
+    before = pipe.executor
+    try:
+        with step_cache(transformer, acceleration, settings, timesteps) as velocity, ExitStack() as stack:
+            if not (acceleration.compile or acceleration.spare_memory):  # hooks within the blocks do not compile
+                most = KEPT_BYTES.get(pipe._execution_device.type, 2 << 30)
+                velocity = stack.enter_context(closing(CrossAttentionKVCache(velocity, transformer, most)))
+            pipe.executor = SharedExecutor(velocity, transformer, acceleration.parallel, settings.branches)
+            yield
+    finally:
+        pipe.executor = before
 
 
 def step_cache(
@@ -148,51 +144,40 @@ def step_cache(
     return nullcontext(TransformerVelocity(transformer))
 
 
-class Arranged:
-    """The velocity ``compose(velocity)``, its small calls in batches, and all of them shared by the ranks there are.
+class SharedExecutor:
+    """Small evaluations in batches, and all of them shared by the ranks there are.
 
-    How is decided at the first step, which shows how many calls there are, and how large. What is evaluated together
-    is in memory together, so one process does that with small calls alone.
+    How is decided at the first step, whose plan shows how many evaluations there are, and how large.
+
+    Args:
+        velocity: evaluates the transformer.
+        transformer: the model inside ``velocity``.
+        parallel: how ranks share the work, for `Parallel.parse`; None: the cheapest way.
+        branches: velocities of a window that guidance needs at most; the first step may need fewer.
     """
 
-    def __init__(
-        self, compose: Compose, velocity: Velocity, transformer: Any, parallel: str | None, settings: Settings
-    ) -> None:
-        self.compose = compose
-        self.velocity = velocity
+    def __init__(self, velocity: Velocity, transformer: Any, parallel: str | None, branches: int) -> None:
+        self.local = Batched(velocity, BATCH_TOKENS * math.prod(transformer.config.patch_size))
         self.transformer = transformer
         self.parallel = parallel
-        self.settings = settings
-        self.chosen: Velocity | None = None
+        self.branches = branches
+        self.chosen: Executor | None = None
 
-    def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def __call__(self, plan: list[Evaluation], latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         if self.chosen is None:
-            self.chosen = self.choose(latents_BCTHW, t, conditions)
-        return self.chosen(latents_BCTHW, t, conditions)
+            self.chosen = self.local if not dist.is_initialized() else self.over_ranks(plan, latents_BCTHW)
+        return self.chosen(plan, latents_BCTHW, t, conditions)
 
-    def choose(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Velocity:
+    def over_ranks(self, plan: list[Evaluation], latents_BCTHW: Tensor) -> Executor:
+        """Divides the transformer's tokens, or the evaluations of a step, or both."""
         config = self.transformer.config
-        tokens_of: dict[tuple[str, ...], int] = {}
-
-        def look(latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-            tokens_of[conditions.key] = latents_BCTHW[0, 0].numel() // math.prod(config.patch_size)
-            return torch.zeros_like(latents_BCTHW)
-
-        self.compose(look)(latents_BCTHW, t, conditions)
-        tokens = max(tokens_of.values())
-        most = max(1, BATCH_TOKENS // tokens)
-        batched = Batched(self.velocity, most)
-        if not dist.is_initialized():
-            alone = most == 1 or len(tokens_of) == 1
-            return self.compose(self.velocity) if alone else Together(self.compose, batched)
         ranks, heads = dist.get_world_size(), config.num_attention_heads
         if self.parallel is not None:
             parallel = Parallel.parse(self.parallel, ranks, heads)
         else:
-            scales = (self.settings.audio_guidance_scale, self.settings.text_guidance_scale)
-            branches = 1 + sum(Scale.parse(scale) != Scale.parse(1) for scale in scales)
-            windows = len({tuple(part for part in key if part[0] != "-") for key in tokens_of})
-            width = heads * config.attention_head_dim
-            parallel = plan_parallel(ranks, heads, width, tokens, branches, windows)
+            spans = {evaluation.span for evaluation in plan}
+            cells = max(stop - start for start, stop in spans) * latents_BCTHW[0, 0, 0].numel()
+            tokens, width = cells // math.prod(config.patch_size), heads * config.attention_head_dim
+            parallel = plan_parallel(ranks, heads, width, tokens, self.branches, len(spans))
         group = parallelise(self.transformer, parallel, latents_BCTHW.device)
-        return Together(self.compose, Spread(batched, group) if parallel.calls > 1 else batched)
+        return Distributed(self.local, group) if parallel.calls > 1 else self.local

@@ -5,8 +5,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from skyreels_audio.generation.conditions import PIECE, build_reference
-from skyreels_audio.generation.encoding import encode
+from skyreels_audio.generation.latents import PIECE, build_reference, encode
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 
 

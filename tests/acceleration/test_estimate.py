@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from skyreels_audio.acceleration.estimate import ModelShape, allocations, estimate
+from skyreels_audio.acceleration.offload import apply_memory_mode
 from skyreels_audio.generation.lora import load_loras, parse_lora
-from skyreels_audio.generation.memory import ModelShape, allocations, apply_memory_mode, plan
 from skyreels_audio.media import InputError
 
 
@@ -38,19 +39,19 @@ def test_a_plan_knows_a_folder_and_its_modes(wan_pipeline, tmp_path):
     count = {id(model): sum(p.numel() for p in model.parameters()) for model in (shape.transformer, shape.vae)}
     for model, ours in ((wan_pipeline.transformer, shape.transformer), (wan_pipeline.vae, shape.vae)):
         assert sum(p.numel() for p in model.parameters()) == count[id(ours)]
-    plans = {mode: plan(shape, 64, 64, 81, mode) for mode in ("fast", "balanced", "low")}
+    plans = {mode: estimate(shape, 64, 64, 81, mode) for mode in ("fast", "balanced", "low")}
     assert plans["fast"].peak >= plans["balanced"].peak >= plans["low"].peak > 0
-    longer = plan(shape, 64, 64, 401, "balanced")
+    longer = estimate(shape, 64, 64, 401, "balanced")
     assert longer.seconds > 3 * plans["balanced"].seconds
     assert longer.sample - plans["balanced"].sample < 0.05 * longer.sample  # windows keep memory where it is
-    assert plan(shape, 128, 128, 81, "balanced").decode > 1.5 * (plans["balanced"].decode - 0.6e9)
+    assert estimate(shape, 128, 128, 81, "balanced").decode > 1.5 * (plans["balanced"].decode - 0.6e9)
     with pytest.raises(ValueError, match="not a model folder"):
         ModelShape.read(tmp_path / "vae")
 
 
 def test_a_plan_of_the_default_checkpoint_and_of_a_broken_one(tmp_path):
     shape = ModelShape.read(Path("weights/tiny"))
-    assert "s of denoising" in str(plan(shape, 256, 256, 177, "fast", steps=3, branches=2, window=9, overlap=2))
+    assert "s of denoising" in str(estimate(shape, 256, 256, 177, "fast", steps=3, branches=2, window=9, overlap=2))
     shutil.copytree("weights/tiny", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     assert ModelShape.read(tmp_path / "model").transformer.config == shape.transformer.config  # reads no weights
     (tmp_path / "model" / "vae" / "config.json").write_text("{")
@@ -61,7 +62,7 @@ def test_a_plan_of_the_default_checkpoint_and_of_a_broken_one(tmp_path):
 MEASURE = """
 from pathlib import Path
 import torch
-from skyreels_audio.generation.memory import on_meta, transformer_bytes
+from skyreels_audio.acceleration.estimate import on_meta, transformer_bytes
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 def status(field):

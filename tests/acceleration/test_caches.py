@@ -14,23 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skyreels_audio.generation.cache import (
+from skyreels_audio.acceleration.cache_fit import ResidualChanges, fit_coefficients, magnitude_ratios
+from skyreels_audio.acceleration.kv_cache import CrossAttentionKVCache
+from skyreels_audio.acceleration.teacache import (
     COEFFICIENTS,
-    ResidualChanges,
     SkipPlan,
     TeaCacheVelocity,
     diffusers_cache,
-    fit_coefficients,
-    magnitude_ratios,
     modulations,
     published_coefficients,
     skip_plan,
 )
-from skyreels_audio.generation.calls import Batched, Together
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.constant_conditions import ConstantConditions
-from skyreels_audio.generation.guidance import Guidance, Scale, Velocity
-from skyreels_audio.generation.sampling import TransformerVelocity, sample
+from skyreels_audio.generation.guidance import Guidance, Scale
+from skyreels_audio.generation.sampling import sample
+from skyreels_audio.generation.step import Batched, Executor, TransformerVelocity, Velocity
 from skyreels_audio.generation.windows import Windows
 from skyreels_audio.models.rope import latent_positions, token_positions
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
@@ -74,17 +72,16 @@ def make_scheduler(steps: int) -> Any:
     return scheduler
 
 
-def compose(velocity: Velocity, timesteps: Tensor, audio: str = "4.5") -> Velocity:
-    guided = Guidance(velocity, timesteps, Scale.parse(audio), Scale.parse(2.0))
-    return Windows(guided, WINDOW, 2)
+def execute(execute: Executor, steps: int, audio: str = "4.5", conditions: Conditions | None = None) -> Tensor:
+    """Two windows, three branches."""
+    noise = torch.randn(1, CHANNELS, LATENTS, 4, 6, generator=torch.Generator().manual_seed(4))
+    guidance = Guidance(Scale.parse(audio), Scale.parse(2.0))
+    given = conditions or make_conditions()
+    return sample(execute, make_scheduler(steps), noise, given, guidance, Windows(WINDOW, 2))
 
 
 def run(velocity: Velocity, steps: int, audio: str = "4.5", conditions: Conditions | None = None) -> Tensor:
-    """Two windows, three branches."""
-    scheduler = make_scheduler(steps)
-    noise = torch.randn(1, CHANNELS, LATENTS, 4, 6, generator=torch.Generator().manual_seed(4))
-    composed = compose(velocity, scheduler.timesteps, audio)
-    return sample(composed, scheduler, noise, conditions or make_conditions())
+    return execute(Batched(velocity), steps, audio, conditions)
 
 
 def published_rule(signals: list[np.ndarray], coefficients, threshold: float, retain: bool) -> list[bool]:
@@ -178,7 +175,7 @@ def test_a_skipped_step_adds_the_last_residual_of_its_own_window_and_branch():
         alone(latents_BCTHW, timesteps[0], view)
         assert torch.equal(
             velocity(latents_BCTHW, timesteps[1], view),
-            alone(latents_BCTHW, timesteps[1], replace(view.drop("audio"), key=view.key)),
+            alone(latents_BCTHW, timesteps[1], replace(view.drop("audio"), parts=view.parts)),
         )
 
 
@@ -239,7 +236,7 @@ def test_caches_of_diffusers_run_and_leave_no_trace(config):
 
 
 @pytest.mark.parametrize("image", [False, True], ids=["text", "with CLIP tokens"])
-def test_constant_conditions_are_computed_once_and_change_nothing(image):
+def test_keys_and_values_are_computed_once_and_change_nothing(image):
     transformer = make_transformer(**(dict(image_dim=12, added_kv_proj_dim=24) if image else {}))
     conditions = make_conditions(text=512 if image else 6, image=12 if image else None)
     plain = run(TransformerVelocity(transformer), 4, conditions=conditions)
@@ -256,7 +253,7 @@ def test_constant_conditions_are_computed_once_and_change_nothing(image):
 
     count(transformer.blocks[1].get_submodule("attn2.to_k"), "text")
     count(transformer.audio_projector, "audio")
-    velocity = ConstantConditions(TransformerVelocity(transformer), transformer)
+    velocity = CrossAttentionKVCache(TransformerVelocity(transformer), transformer)
     assert torch.equal(run(velocity, 4, conditions=conditions), plain)
     assert counted["audio"] == 2 * 3  # windows, branches
     # The null text is one, whatever else is dropped; with CLIP tokens so are the two prompts' contexts.
@@ -269,43 +266,33 @@ def test_what_is_kept_is_not_served_to_another_velocity():
     """The pipeline makes a portrait from words with the same transformer, in the midst of it."""
     transformer, other = make_transformer(), replace(make_conditions(), text_BSD=torch.ones(1, 6, 16))
     plain = run(TransformerVelocity(transformer), 2, conditions=other)
-    velocity = ConstantConditions(TransformerVelocity(transformer), transformer)
+    velocity = CrossAttentionKVCache(TransformerVelocity(transformer), transformer)
     kept = run(velocity, 2)
     assert torch.equal(run(TransformerVelocity(transformer), 2, conditions=other), plain)
     assert torch.equal(run(velocity, 2), kept)
     velocity.close()
 
 
-def test_constant_conditions_stay_within_their_budget():
+def test_keys_and_values_stay_within_their_budget():
     transformer = make_transformer()
     plain = run(TransformerVelocity(transformer), 3)
-    velocity = ConstantConditions(TransformerVelocity(transformer), transformer, max_bytes=5000)
+    velocity = CrossAttentionKVCache(TransformerVelocity(transformer), transformer, max_bytes=5000)
     assert torch.equal(run(velocity, 3), plain)
     assert 0 <= velocity.free_bytes < 5000
     velocity.close()
 
 
-@pytest.mark.parametrize("most", [1, 2, 8])
+@pytest.mark.parametrize("evaluations", [1, 2, 8])
 @pytest.mark.parametrize("audio", ["4.5", "interval:4.5@0.2-0.7"])
-def test_batches_change_nothing(most, audio):
-    transformer, scheduler = make_transformer(), make_scheduler(4)
-    noise = torch.randn(1, CHANNELS, LATENTS, 4, 6)
-    velocity = TransformerVelocity(transformer)
-    together = Together(lambda v: compose(v, scheduler.timesteps, audio), Batched(velocity, most))
-    expected = sample(compose(velocity, scheduler.timesteps, audio), scheduler, noise.clone(), make_conditions())
-    result = sample(together, scheduler, noise.clone(), make_conditions())
-    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+def test_batches_change_nothing(evaluations, audio):
+    velocity = TransformerVelocity(make_transformer())
+    batched = Batched(velocity, evaluations * WINDOW * 4 * 6)
+    torch.testing.assert_close(execute(batched, 4, audio), run(velocity, 4, audio), atol=1e-5, rtol=0)
 
 
 def test_batches_keep_their_caches_apart():
-    transformer, scheduler = make_transformer(), make_scheduler(4)
-    noise = torch.randn(1, CHANNELS, LATENTS, 4, 6)
-
-    def result(evaluate) -> Tensor:
-        return sample(evaluate, scheduler, noise.clone(), make_conditions())
-
-    expected = result(compose(TeaCacheVelocity(transformer, half(4)), scheduler.timesteps))
-    constant = ConstantConditions(TeaCacheVelocity(transformer, half(4)), transformer)
-    together = Together(lambda v: compose(v, scheduler.timesteps), Batched(constant, 4))
-    torch.testing.assert_close(result(together), expected, atol=1e-5, rtol=0)
-    constant.close()
+    transformer = make_transformer()
+    expected = run(TeaCacheVelocity(transformer, half(4)), 4)
+    kept = CrossAttentionKVCache(TeaCacheVelocity(transformer, half(4)), transformer)
+    torch.testing.assert_close(execute(Batched(kept, 4 * WINDOW * 4 * 6), 4), expected, atol=1e-5, rtol=0)
+    kept.close()

@@ -1,0 +1,142 @@
+"""What the pipeline may be given, checked once, and a picture brought into the frame of the video.
+
+F pixel frame, H W pixels, n samples.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from skyreels_audio.faces import detect_faces, portrait_crop
+from skyreels_audio.generation.conditions import Conditions
+from skyreels_audio.generation.portrait import Portrait
+from skyreels_audio.generation.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Framed:
+    """A picture cut to the size of the video.
+
+    Attributes:
+        picture_HWC: uint8.
+        landmarks: of its largest face, pixels of ``picture_HWC``; None: it has no face.
+        faces: what was found, for reports: how many faces, the chosen one's box and the crop in the given picture.
+    """
+
+    picture_HWC: np.ndarray
+    landmarks: np.ndarray | None
+    faces: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The pixels that a video is made from, as the model sees them, and where they lie in a picture.
+
+    Attributes:
+        frames_FHWC: uint8; of a still picture as many as a window shows, or one. None: nothing is given.
+        known_FHW: which pixels of them stay; None: of a single frame all.
+        landmarks: of the face in the first frame; None: there is none, or nobody asked.
+        portrait: the picture that the changed region goes back into; None: frames are whole.
+        faces: see ``Framed``.
+    """
+
+    frames_FHWC: np.ndarray | None = None
+    known_FHW: np.ndarray | None = None
+    landmarks: np.ndarray | None = None
+    portrait: Portrait | None = None
+    faces: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """All that the frames of one video are made from.
+
+    Attributes:
+        conditions: of the timeline, on the latent grid of whole frames.
+        source: the pixels that they were made of.
+        num_frames: of the video.
+        box: rows and columns of latents that are computed, the reference has the others; None: all are.
+    """
+
+    conditions: Conditions
+    source: Source
+    num_frames: int
+    box: tuple[slice, slice] | None
+
+
+def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around_face: bool = True) -> Framed:
+    """Cut a picture to the aspect of ``size`` (H, W) and resize it.
+
+    It is cut so that its largest face stands where training had faces, or in the middle: without a face, or where
+    ``around_face`` is False.
+
+    Raises:
+        ValueError: the array is no picture.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} of shape {image.shape}.")
+        image = Image.fromarray(image)
+    image = image.convert("RGB")
+    picture_HWC = np.asarray(image)
+    found = detect_faces(picture_HWC)
+    face = found[0] if found else None
+    box = portrait_crop(picture_HWC, face if around_face else None, size)
+    landmarks = None
+    if face is not None:
+        landmarks = face.landmarks.copy()
+        scale = np.array([size[1], size[0]]) / [box[2] - box[0], box[3] - box[1]]
+        landmarks[:, :2] = (landmarks[:, :2] - box[:2]) * scale
+    about = {
+        "found": len(found),
+        "chosen": None if face is None else [round(float(value), 1) for value in face.box_xyxy],
+        "crop": [round(value, 1) for value in box],
+    }
+    cut = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)
+    return Framed(np.array(cut), landmarks, about)
+
+
+def check_audio(audio: np.ndarray | Tensor | None) -> Tensor:
+    """The voice as float32 [n].
+
+    Raises:
+        ValueError: it is missing, or not a mono array of finite floats.
+    """
+    if audio is None:
+        raise ValueError("audio is missing: give the voice as a mono float array at 16 kHz.")
+    waveform_n = torch.as_tensor(audio)
+    if waveform_n.ndim != 1 or not waveform_n.is_floating_point():
+        raise ValueError(
+            f"audio must be a mono float array, not {waveform_n.dtype} of shape {tuple(waveform_n.shape)}."
+        )
+    if len(waveform_n) == 0 or not torch.isfinite(waveform_n).all():
+        raise ValueError("audio is empty or holds values that are not finite.")
+    return waveform_n.float()
+
+
+def video_source(
+    image: Any, video: np.ndarray | None, known: np.ndarray | None, num_frames: int, settings: Settings
+) -> Source:
+    """A video to edit: uint8 [F, H, W, 3], and what stays of it [F, H, W].
+
+    Raises:
+        ValueError: they have the wrong shape, or do not go together, or are fewer than the audio needs.
+    """
+    if video is None:
+        raise ValueError("known says which pixels of a video stay, but no video was given.")
+    if image is not None or known is None:
+        raise ValueError("To edit a video give video and known (which pixels stay), and no image.")
+    size = (settings.height, settings.width)
+    if video.dtype != np.uint8 or video.shape[1:] != (*size, 3) or known.shape != video.shape[:3]:
+        raise ValueError(
+            f"video must be uint8 [F, {size[0]}, {size[1]}, 3] and known [F, {size[0]}, {size[1]}], "
+            f"not {video.dtype} {video.shape} and {known.shape}."
+        )
+    if len(video) < num_frames:
+        raise ValueError(f"The audio lasts {num_frames} frames but the video has {len(video)}; extend or trim one.")
+    faces = detect_faces(video[0]) if settings.colour_strength > 0 else []
+    return Source(video[:num_frames], known[:num_frames], faces[0].landmarks if faces else None)
