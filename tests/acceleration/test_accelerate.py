@@ -92,7 +92,12 @@ def test_the_checkpoints_own_coefficients_go_before_the_published_ones():
     [
         (Acceleration("teacache"), Settings(), 1, "benchmark --fit-teacache"),
         (Acceleration("magcache"), Settings(), 1, "benchmark --fit-teacache"),
-        (Acceleration("taylorseer"), Settings(audio_guidance_scale="interval:4@0.1-0.8"), 1, "come and go"),
+        (
+            Acceleration("taylorseer"),
+            Settings(audio_guidance_scale="interval:4@0.1-0.8", text_guidance_scale=1),
+            1,
+            "come and go",
+        ),
         (Acceleration("taylorseer"), Settings(text_guidance_scale="linear:1→4"), 1, "come and go"),
         (Acceleration("taylorseer", compile=True), Settings(), 1, "do not compile"),
         (Acceleration(parallel="ulysses=2"), Settings(), 1, "1 were started"),
