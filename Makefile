@@ -1,11 +1,11 @@
-# make demo · make test · make check · make bench-model · make bench · make bench-gpu · make bench-render
+# make demo · make test · make check · make bench-model · make bench · make bench-gpu · make bench-refactor · make bench-render
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check bench bench-gpu bench-model bench-render
+.PHONY: demo test check bench bench-gpu bench-model bench-refactor bench-render
 
 demo: .venv/core
 	$(BIN)/skyreels-audio generate
@@ -29,6 +29,10 @@ bench: .venv/development
 # A 14B model with random weights on one GPU, nothing downloaded → docs/results/gpu.md. MODEL=folder: what its cache skips.
 bench-gpu: .venv/development
 	$(BIN)/python benchmarks/gpu.py $(if $(MODEL),--model $(MODEL))
+
+# That this tree makes the videos that an older commit made, compared before the codec → docs/results/refactor.md.
+bench-refactor: .venv/development
+	$(BIN)/python benchmarks/refactor.py $(OLD_COMMIT)
 
 bench-render: .venv/development
 	$(BIN)/python benchmarks/render_speed.py
