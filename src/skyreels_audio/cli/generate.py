@@ -73,7 +73,7 @@ def generate(
     """Make a portrait, the speaker of a video, or a person from words speak; without options, the example portrait."""
     given, started = SimpleNamespace(**locals()), time.perf_counter()
     inputs, outputs = check_files(given)
-    picture, voice_n, settings = check_contents(given, inputs)
+    picture, voice_n, settings = check_contents(given)
     if plan:
         return typer.echo(door.describe_costs(given.model, settings, len(voice_n), memory))
     credentials = door.read_credentials(sign_key, sign_cert)
@@ -86,7 +86,7 @@ def generate(
         made = animate(picture, run) if video is None else edit(video, **how, run=run)
         if rank() > 0:  # the first process writes
             return None
-        shown = write(made, output, inputs["audio"], progress)
+        shown = write(made, output, given.audio, progress)
     if credentials is not None:
         credentials.sign(output, edited=video is not None)
     finish(run, made, inputs, outputs, shown, how if video else {}, time.perf_counter() - started, report)
@@ -101,20 +101,18 @@ def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], door.Ou
     door.check_together(given.video, given.audio, about_video, against)
     if given.image is None and given.video is None and given.prompt is None:
         given.image = bundled("examples/portrait.png")
-    inputs = {"image": given.image, "video": given.video, "audio": given.audio or bundled("examples/voice.wav")}
+    given.audio = given.audio or bundled("examples/voice.wav")
+    inputs = {"image": given.image, "video": given.video, "audio": given.audio}
     outputs = door.Outputs.at(given.output, inputs=[path for path in inputs.values() if path is not None])
     given.model = given.model or bundled("weights/tiny")
     return inputs, outputs
 
 
-def check_contents(
-    given: SimpleNamespace, inputs: dict[str, Path | None]
-) -> tuple["np.ndarray | None", "np.ndarray", "Settings"]:
+def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.ndarray", "Settings"]:
     """The picture, the voice, and how to generate with the checkpoint."""
     from skyreels_audio.media import InputError, read_image
 
-    assert inputs["audio"] is not None
-    voice_n = door.read_voice(inputs["audio"])
+    voice_n = door.read_voice(given.audio)
     picture = None if given.image is None else read_image(given.image)
     width, height = door.choose_size(given.size, given.model, picture)
     settings = door.read_settings(
