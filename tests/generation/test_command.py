@@ -53,7 +53,8 @@ def test_a_video_as_long_as_the_voice_with_its_sound(
     generate(monkeypatch, *arguments(folder, output, "--size", "64x32", "--fps", "20"))
     info = probe_video(output)
     assert (info.width, info.height, info.fps, info.frames) == (64, 32, 20, 24)
-    assert np.array_equal(read_audio(output), read_audio(folder / "voice.wav"))
+    heard, given = read_audio(output), read_audio(folder / "voice.wav")
+    assert len(heard) == len(given) and np.corrcoef(heard, given)[0, 1] > 0.99  # AAC
     sheet = read_image(tmp_path / "new" / "talk.png")
     assert sheet.shape == (2 * 32 + 4, 6 * 64 + 5 * 4, 3)
     out, err = capfd.readouterr()
