@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,16 +158,19 @@ def work(case: str, place: Path) -> None:
     if case == "text alone":
         given = {"image": None, "prompt": PROMPT}
     elif OLD and case != "as the command found the face":
-        from skyreels_audio.generation import portrait
-
         given = {"image": cut}
-        portrait.detect_faces = lambda picture: [SimpleNamespace(landmarks=landmarks)]
+        code("generation.portrait").detect_faces = lambda picture: [SimpleNamespace(landmarks=landmarks)]
     elif OLD:
         given = {"image": cut_as_the_command_did(picture)}
-    with process_group() as device:
+    with code("generation.parallel" if OLD else "acceleration.distributed").process_group("cpu") as device:
         result = measure(case, place, given, voice_n, device)
         if os.environ.get("RANK", "0") == "0":
             np.savez(place / "result.npz", **result)
+
+
+def code(module: str) -> Any:
+    """A module of whichever code this process runs."""
+    return import_module(f"skyreels_audio.{module}")
 
 
 def prepare(picture: np.ndarray, place: Path) -> None:
@@ -175,6 +179,7 @@ def prepare(picture: np.ndarray, place: Path) -> None:
     from skyreels_audio.media import VideoWriter
 
     framed = frame_picture(picture, (256, 256))
+    assert framed.landmarks is not None
     np.savez(place / "framed.npz", landmarks=framed.landmarks, picture=framed.picture_HWC)
     side = min(picture.shape[:2]) // 2 * 2 - 64
     with VideoWriter(place / "clip.mp4", side, side, 25, crf=10) as writer:
@@ -190,14 +195,6 @@ def cut_as_the_command_did(picture: np.ndarray) -> np.ndarray:
 
     box = portrait_crop(picture, detect_faces(picture)[0], (256, 256))
     return np.array(Image.fromarray(picture).resize((256, 256), Image.Resampling.LANCZOS, box=box))
-
-
-def process_group() -> Any:
-    if OLD:
-        from skyreels_audio.generation import parallel as distributed
-    else:
-        from skyreels_audio.acceleration import distributed
-    return distributed.process_group("cpu")
 
 
 def measure(case: str, place: Path, given: dict[str, Any], voice_n: np.ndarray, device: Any) -> dict[str, Any]:
@@ -235,15 +232,12 @@ def make(case: str, place: Path, pipe: Any, given: dict[str, Any], voice_n: np.n
     """The frames of a case, as they would be encoded."""
     import torch
 
-    if OLD:
-        from skyreels_audio.generation.acceleration import Acceleration, accelerated
-    else:
-        from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
+    room = code("generation.acceleration" if OLD else "acceleration.accelerate")
     overrides = CASES[case]
     options: dict[str, Any] = overrides | {"generator": torch.Generator().manual_seed(SEED)}
-    acceleration = Acceleration("teacache", threshold=1.0) if case == "cached" else Acceleration()
+    acceleration = room.Acceleration("teacache", threshold=1.0) if case == "cached" else room.Acceleration()
     state = place / f"state-{'old' if OLD else 'new'}"
-    with accelerated(pipe, acceleration, pipe.settings(**overrides)) as arrange:
+    with room.accelerated(pipe, acceleration, pipe.settings(**overrides)) as arrange:
         if OLD:
             options["arrange"] = arrange
         if case == "edit":
