@@ -2,8 +2,8 @@
 
     python benchmarks/refactor.py [29dc772] [--cases portrait,edit] [--repeats 3]
 
-Each case runs in processes of its own, the older code first and then this tree's, with the weights of the older commit
-and the same noise: the latents that denoising ends with and the frames that would be encoded are compared, and
+The older code and this tree's run in turn, each in a process of its own, with the weights of the older commit, the same
+pixels and the same noise: the latents that denoising ends with and the frames that would be encoded are compared, and
 processor time and peak memory of both. Prints a table and writes docs/results/refactor.json and refactor.md.
 
 The older code found a portrait's face twice, before and after cutting the picture; now it is found once. So in all
@@ -31,6 +31,8 @@ OLD = find_spec("skyreels_audio.generation.calls") is not None  # this process r
 BAR = 60.0  # dB
 COSTS = 1.03
 SEED = 0
+SIZE = 256, 256
+SIDES = "before", "after"
 PROMPT = "a woman with dark hair speaks"
 
 CASES: dict[str, dict[str, Any]] = {
@@ -57,19 +59,30 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES), help="some of them, separated by commas")
     parser.add_argument("--repeats", type=int, default=1, help="pairs of runs; the least time of each side counts")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--worker", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return work(options.worker[0], Path(options.worker[1]))
+        return work(options.worker.split(","), options.place)
 
-    rows: list[Row] = []
+    cases, rows = options.cases.split(","), []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         unpack(options.commit, place)
-        launch(ROOT, "prepare", place)
-        for case in options.cases.split(","):
-            rows += compare(case, place, options.repeats)
-            print(plain(rows[-4:]), flush=True)
+        launch(ROOT, ["prepare"], place)
+        for _ in range(options.repeats):
+            for tree in (place / "old", ROOT):
+                if alone := [case for case in cases if case != "two ranks"]:
+                    launch(tree, alone, place)
+                if "two ranks" in cases:
+                    launch(tree, ["two ranks"], place, ranks=2)
+        for case in cases:
+            rows += compare(case, place)
+        peaks = [[float(path.read_text()) for path in sorted(place.glob(f"memory-{side}-*"))] for side in SIDES]
+        if all(peaks):
+            ratio, note = _ratio(peaks, "MB resident at most, all cases but two ranks")
+            rows.append(Row("memory after over before", ratio, ("≤", COSTS), note=note))
+    print(plain(rows))
     about = {"older": options.commit, "date": time.strftime("%Y-%m-%d"), "processors": len(os.sched_getaffinity(0))}
     write(options.output, "refactor", "What a refactoring changed", rows, about)
 
@@ -96,33 +109,30 @@ def unpack(commit: str, place: Path) -> None:
     (weights / "model_index.json").write_text(json.dumps(index))
 
 
-def launch(tree: Path, case: str, place: Path) -> None:
-    """One case in a process of the code of ``tree``, or in two."""
-    words = [__file__, "--worker", case, str(place)]
-    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if case == "two ranks" else []
+def launch(tree: Path, cases: list[str], place: Path, ranks: int = 1) -> None:
+    """Cases in a process of the code of ``tree``, or one in several."""
+    words = [__file__, "--worker", ",".join(cases), "--place", str(place)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     environment = os.environ | {"PYTHONPATH": f"{tree / 'src'}:{Path(__file__).parent}", "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, *ranks, *words], env=environment, cwd=tree, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, *torchrun, *words]
+    subprocess.run(command, env=environment, cwd=tree, check=True, stdout=subprocess.DEVNULL)
 
 
-def compare(case: str, place: Path, repeats: int) -> list[Row]:
-    """Rows of one case: latents, frames, time, memory."""
-    results: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    for _ in range(repeats):
-        for old in (True, False):
-            launch(place / "old" if old else ROOT, case, place)
-            with np.load(place / "result.npz") as result:
-                results[old].append(dict(result))
-    before, after = results[True][0], results[False][0]
+def compare(case: str, place: Path) -> list[Row]:
+    """Rows of one case: latents, frames, time."""
+    before, after = ([dict(np.load(path)) for path in sorted(place.glob(f"{case}-{side}-*.npz"))] for side in SIDES)
     reason, bar = REASONS.get(case, ""), None if case in REASONS else ("≥", BAR)
-    rows = [
-        _distance(f"{case}: latents", before["latents"], after["latents"], None, bar, reason),
-        _distance(f"{case}: frames", before["frames"], after["frames"], 255.0, bar, reason),
+    ratio, note = _ratio([[float(run["seconds"]) for run in runs] for runs in (before, after)], "s of processor time")
+    return [
+        _distance(f"{case}: latents", before[0]["latents"], after[0]["latents"], None, bar, reason),
+        _distance(f"{case}: frames", before[0]["frames"], after[0]["frames"], 255.0, bar, reason),
+        Row(f"{case}: time after over before", ratio, ("≤", COSTS), note=note),
     ]
-    for name, unit in (("seconds", "s"), ("megabytes", "MB")):
-        least = {old: min(float(result[name]) for result in results[old]) for old in (True, False)}
-        note = f"{least[True]:.1f} {unit} before, {least[False]:.1f} {unit} after; least of {repeats}"
-        rows.append(Row(f"{case}: {name}, after over before", least[False] / least[True], ("≤", COSTS), note=note))
-    return rows
+
+
+def _ratio(figures: list[list[float]], unit: str) -> tuple[float, str]:
+    before, after = (min(each) for each in figures)
+    return after / before, f"{before:.2f} and {after:.2f} {unit}, least of {len(figures[0])} runs in turn"
 
 
 def _distance(
@@ -141,31 +151,24 @@ def _distance(
     return Row(what, float(value), bar, unit=" dB", digits=1, note=note)
 
 
-def work(case: str, place: Path) -> None:
-    """In a process of either code: make the video of a case, and write what is compared to ``place/result.npz``."""
+def work(cases: list[str], place: Path) -> None:
+    """In a process of either code: make the videos of some cases, and write down what is compared."""
+    import resource
+
     import torch
 
-    from skyreels_audio.media import read_audio, read_image
-
     torch.set_num_threads(1)
-    voice_n = read_audio(ROOT / "examples" / "voice.wav")[: round(16000 * SECONDS)]
-    picture = read_image(ROOT / "examples" / "portrait.png")
-    if case == "prepare":
-        return prepare(picture, place)
-    with np.load(place / "framed.npz") as framed:
-        landmarks, cut = framed["landmarks"], framed["picture"]
-    given: dict[str, Any] = {"image": picture}
-    if case == "text alone":
-        given = {"image": None, "prompt": PROMPT}
-    elif OLD and case != "as the command found the face":
-        given = {"image": cut}
-        code("generation.portrait").detect_faces = lambda picture: [SimpleNamespace(landmarks=landmarks)]
-    elif OLD:
-        given = {"image": cut_as_the_command_did(picture)}
-    with code("generation.parallel" if OLD else "acceleration.distributed").process_group("cpu") as device:
-        result = measure(case, place, given, voice_n, device)
-        if os.environ.get("RANK", "0") == "0":
-            np.savez(place / "result.npz", **result)
+    if cases == ["prepare"]:
+        return prepare(place)
+    side, inputs = SIDES[not OLD], dict(np.load(place / "inputs.npz"))
+    with code("generation.parallel" if OLD else "acceleration.distributed").process_group("cpu"):
+        for case in cases:
+            result, number = measure(case, place, inputs), len(list(place.glob(f"{case}-{side}-*.npz")))
+            if os.environ.get("RANK", "0") == "0":
+                np.savez(place / f"{case}-{side}-{number}.npz", **result)
+        if "two ranks" not in cases:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            (place / f"memory-{side}-{number}").write_text(str(peak))
 
 
 def code(module: str) -> Any:
@@ -173,42 +176,55 @@ def code(module: str) -> Any:
     return import_module(f"skyreels_audio.{module}")
 
 
-def prepare(picture: np.ndarray, place: Path) -> None:
-    """The face as this tree finds it, and a short video to edit: the picture, shifting by a pixel each frame."""
+def prepare(place: Path) -> None:
+    """The voice, the picture, the face in it as this tree finds it, and crops to edit: the picture, wandering."""
+    from skyreels_audio.faces.framing import region_mask
     from skyreels_audio.generation.inputs import frame_picture
-    from skyreels_audio.media import VideoWriter
+    from skyreels_audio.media import read_audio, read_image
 
-    framed = frame_picture(picture, (256, 256))
+    picture = read_image(ROOT / "examples" / "portrait.png")
+    framed = frame_picture(picture, SIZE)
     assert framed.landmarks is not None
-    np.savez(place / "framed.npz", landmarks=framed.landmarks, picture=framed.picture_HWC)
-    side = min(picture.shape[:2]) // 2 * 2 - 64
-    with VideoWriter(place / "clip.mp4", side, side, 25, crf=10) as writer:
-        for index in range(round(25 * SECONDS)):
-            left = 32 + index % 8
-            writer.write(np.ascontiguousarray(picture[32 : 32 + side, left : left + side]))
+    video = np.stack([np.roll(framed.picture_HWC, index % 8, axis=1) for index in range(round(25 * SECONDS))])
+    np.savez(
+        place / "inputs.npz",
+        voice=read_audio(ROOT / "examples" / "voice.wav")[: round(16000 * SECONDS)],
+        picture=picture,
+        framed=framed.picture_HWC,
+        landmarks=framed.landmarks,
+        video=video,
+        known=np.repeat(~region_mask("mouth", SIZE)[None], len(video), axis=0),
+    )
 
 
-def cut_as_the_command_did(picture: np.ndarray) -> np.ndarray:
-    from PIL import Image
+def given(case: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the pipeline is called with."""
+    if case == "text alone":
+        return {"prompt": PROMPT}
+    if case == "edit":
+        return {"video": inputs["video"], "known": inputs["known"]}
+    if not OLD:
+        return {"image": inputs["picture"]}
+    if case == "as the command found the face":
+        from PIL import Image
 
-    from skyreels_audio.faces import detect_faces, portrait_crop
+        from skyreels_audio.faces import detect_faces, portrait_crop
 
-    box = portrait_crop(picture, detect_faces(picture)[0], (256, 256))
-    return np.array(Image.fromarray(picture).resize((256, 256), Image.Resampling.LANCZOS, box=box))
+        picture = inputs["picture"]
+        box = portrait_crop(picture, detect_faces(picture)[0], SIZE)
+        return {"image": np.array(Image.fromarray(picture).resize(SIZE[::-1], Image.Resampling.LANCZOS, box=box))}
+    return {"image": inputs["framed"]}
 
 
-def measure(case: str, place: Path, given: dict[str, Any], voice_n: np.ndarray, device: Any) -> dict[str, Any]:
-    """Latents, frames, processor seconds and peak memory of a case."""
-    import resource
-
+def measure(case: str, place: Path, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Latents, frames and processor seconds of a case."""
     import torch
 
     from skyreels_audio import SkyReelsAudioPipeline
-    from skyreels_audio.generation import pipeline as module
 
-    weights = place / "old" / "weights" / "tiny" if OLD else place / "weights"
+    module, weights = code("generation.pipeline"), place / "old" / "weights" / "tiny" if OLD else place / "weights"
     dtype = torch.bfloat16 if case == "bfloat16" else torch.float32
-    pipe = SkyReelsAudioPipeline.from_pretrained(str(weights), dtype=dtype).to(device)
+    pipe = SkyReelsAudioPipeline.from_pretrained(str(weights), dtype=dtype)
     latents: list[np.ndarray] = []
     sample = module.sample
 
@@ -217,40 +233,38 @@ def measure(case: str, place: Path, given: dict[str, Any], voice_n: np.ndarray, 
         latents.append(latents_BCTHW.float().cpu().numpy().copy())
         return latents_BCTHW
 
-    module.sample = recorded
-    started = time.process_time()
-    frames = make(case, place, pipe, given, voice_n)
-    return {
-        "latents": latents[-1],
-        "frames": np.stack(frames),
-        "seconds": time.process_time() - started,
-        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    faces = code("generation.portrait").__dict__
+    search = faces.get("detect_faces")
+    if OLD and case not in ("text alone", "as the command found the face"):
+        faces["detect_faces"] = lambda picture: [SimpleNamespace(landmarks=inputs["landmarks"])]
+    module.sample, started = recorded, time.process_time()
+    try:
+        frames = make(case, place, pipe, given(case, inputs) | {"audio": inputs["voice"]})
+    finally:
+        module.sample = sample
+        if OLD:
+            faces["detect_faces"] = search
+    return {"latents": latents[-1], "frames": np.stack(frames), "seconds": time.process_time() - started}
 
 
-def make(case: str, place: Path, pipe: Any, given: dict[str, Any], voice_n: np.ndarray) -> list[np.ndarray]:
+def make(case: str, place: Path, pipe: Any, inputs: dict[str, Any]) -> list[np.ndarray]:
     """The frames of a case, as they would be encoded."""
     import torch
 
     room = code("generation.acceleration" if OLD else "acceleration.accelerate")
     overrides = CASES[case]
-    options: dict[str, Any] = overrides | {"generator": torch.Generator().manual_seed(SEED)}
+    options: dict[str, Any] = inputs | overrides | {"generator": torch.Generator().manual_seed(SEED)}
     acceleration = room.Acceleration("teacache", threshold=1.0) if case == "cached" else room.Acceleration()
-    state = place / f"state-{'old' if OLD else 'new'}"
     with room.accelerated(pipe, acceleration, pipe.settings(**overrides)) as arrange:
         if OLD:
             options["arrange"] = arrange
-        if case == "edit":
-            from skyreels_audio.generation.editing import edit_video, plan_edit
-
-            plan = plan_edit(place / "clip.mp4", SECONDS, (256, 256))
-            return [frame.rgb() for frame in edit_video(pipe, plan, voice_n, **options).frames]
         if case == "resumed":
-            options["resume"] = state
-            state.unlink(missing_ok=True)
-            interrupted(pipe, given | {"audio": voice_n} | options)
+            options["resume"] = place / "state"
+            interrupted(pipe, options)
             options["generator"] = torch.Generator().manual_seed(SEED)
-        return list(pipe(**given, audio=voice_n, **options).frames)
+        frames = list(pipe(**options).frames)
+    (place / "state").unlink(missing_ok=True)
+    return frames
 
 
 def interrupted(pipe: Any, options: dict[str, Any]) -> None:
