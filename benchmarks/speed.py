@@ -24,6 +24,7 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 from skyreels_audio import SkyReelsAudioPipeline
 from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
 from skyreels_audio.acceleration.kv_cache import CrossAttentionKVCache
+from skyreels_audio.generation.encoders import encode_conditions, encode_prompts
 from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.inputs import frame_picture
 from skyreels_audio.generation.latents import spatial_factor
@@ -256,8 +257,8 @@ def batched_step(pipe: Any, settings: Any, frames: int, velocity: Velocity) -> f
     rng = torch.Generator().manual_seed(0)
     voice = 0.1 * torch.randn(int(16000 * frames / settings.fps), generator=rng)
     picture = np.zeros((1, settings.height, settings.width, 3), np.uint8)
-    text_2SD = pipe.encode_prompts("", "", None, None, settings)
-    conditions = pipe.encode(picture, None, voice, text_2SD, latents, settings)
+    text_2SD = encode_prompts(pipe, "", "", None, None, settings)
+    conditions = encode_conditions(pipe, picture, None, voice, text_2SD, latents, settings)
     noise = torch.randn(1, pipe.vae.config.z_dim, *conditions.reference_BCTHW.shape[2:], generator=rng)
     guidance = Guidance(Scale.parse(4.5), Scale.parse(3))
     plan = plan_step(settings.windows, guidance.branches(0.0, conditions))

@@ -21,6 +21,7 @@ from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
 from skyreels_audio.acceleration.distributed import Parallel, parallelise, plan_parallel, process_group
 from skyreels_audio.acceleration.teacache import SkipPlan, TeaCacheVelocity
 from skyreels_audio.generation.conditions import Conditions
+from skyreels_audio.generation.encoders import encode_conditions, encode_prompts
 from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.generation.sampling import sample
@@ -38,8 +39,8 @@ def conditions(pipeline: SkyReelsAudioPipeline, portrait, voice) -> Conditions:
     frame = torch.randint(
         0, 256, (1, 32, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
     ).numpy()
-    text_2SD = pipeline.encode_prompts("a voice", "", None, None, size)
-    return pipeline.encode(frame, None, torch.tensor(voice), text_2SD, LATENTS, size)
+    text_2SD = encode_prompts(pipeline, "a voice", "", None, None, size)
+    return encode_conditions(pipeline, frame, None, torch.tensor(voice), text_2SD, LATENTS, size)
 
 
 def video(

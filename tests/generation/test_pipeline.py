@@ -9,6 +9,7 @@ from PIL import Image
 
 from skyreels_audio import SkyReelsAudioPipeline
 from skyreels_audio.generation.decoding import decode
+from skyreels_audio.generation.encoders import encode_prompts
 
 
 def run(pipeline, seed: Any = 0, **options: Any) -> np.ndarray:
@@ -164,7 +165,7 @@ def test_noise_prompts_and_outputs_may_be_given_as_diffusers_users_do(pipeline, 
     again = noise.clone()
     assert (run(pipeline, **inputs, seed=1, latents=noise) == frames).all()
     assert torch.equal(noise, again)
-    embeds = pipeline.encode_prompts("a man", "dark", None, None, pipeline.settings())
+    embeds = encode_prompts(pipeline, "a man", "dark", None, None, pipeline.settings())
     given = {"prompt_embeds": embeds[:1], "negative_prompt_embeds": embeds[1:]}
     assert (run(pipeline, image=portrait, audio=voice, **given) == frames).all()
     pictures = pipeline(**inputs, latents=noise, output_type="pil").frames

@@ -19,10 +19,10 @@ from torch import Tensor
 from skyreels_audio.generation.colour import still_region, unify_colours
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.decoding import CompositeLatents, decode
-from skyreels_audio.generation.encoders import encode_image, encode_text
-from skyreels_audio.generation.guidance import Guidance, Scale, latent_voice_activity
+from skyreels_audio.generation.encoders import encode_conditions, encode_prompts, encode_reference
+from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.inputs import Prepared, Source, check_audio, frame_picture, video_source
-from skyreels_audio.generation.latents import build_reference, spatial_factor
+from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
 from skyreels_audio.generation.sampling import sample, set_timesteps
@@ -30,8 +30,7 @@ from skyreels_audio.generation.settings import Settings
 from skyreels_audio.generation.step import BATCH_TOKENS, Batched, Executor, TransformerVelocity
 from skyreels_audio.media import SAMPLE_RATE
 from skyreels_audio.models import autoencoder, transformer
-from skyreels_audio.models.audio_features import encode_audio_features, voice_activity
-from skyreels_audio.models.rope import FRAMES_PER_LATENT, latent_positions, token_positions
+from skyreels_audio.models.rope import FRAMES_PER_LATENT
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 # model_index.json names our classes by their modules. diffusers looks for those among the modules that are imported,
@@ -202,28 +201,6 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         frames = self.composite(self.decode(latents, prepared, report), prepared, settings)
         return SkyReelsAudioOutput(map(Image.fromarray, frames) if output_type == "pil" else frames, *about)
 
-    def encode_prompts(
-        self,
-        prompt: str,
-        negative_prompt: str,
-        prompt_embeds: Tensor | None,
-        negative_prompt_embeds: Tensor | None,
-        settings: Settings,
-    ) -> Tensor:
-        """Text tokens of the prompt and of what stands for its absence [2, S, D], each encoded if it is not given.
-
-        Raises:
-            ValueError: those given are of different lengths.
-        """
-        given = prompt_embeds, negative_prompt_embeds
-        lengths = {x.shape[1] for x in given if x is not None} or {settings.text_tokens}
-        if len(lengths) > 1:
-            raise ValueError(f"prompt_embeds and negative_prompt_embeds must be equally long, not {lengths}.")
-        if any(x is None for x in given):
-            encoded_2SD = encode_text([prompt, negative_prompt], self.tokenizer, self.text_encoder, *lengths)
-            given = [encoded_2SD[i : i + 1] if x is None else x for i, x in enumerate(given)]
-        return torch.cat([x.to(self._execution_device, self.transformer.dtype) for x in given if x is not None])
-
     def prepare(
         self,
         image: np.ndarray | Image.Image | None,
@@ -241,14 +218,16 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         latents = math.ceil((num_frames - 1) / FRAMES_PER_LATENT) + 1
         if video is not None or known is not None:
             source = video_source(image, video, known, num_frames, settings)
-            text_2SD = self.encode_prompts(*texts, settings)
+            text_2SD = encode_prompts(self, *texts, settings)
         else:
-            text_2SD = self.encode_prompts(*texts, settings)
+            text_2SD = encode_prompts(self, *texts, settings)
             source = self.still_source(image, text_2SD, latents, settings, generator, report)
         report("encode", 0, 1)
-        conditions = self.encode(source.frames_FHWC, source.known_FHW, waveform_n, text_2SD, latents, settings)
+        conditions = encode_conditions(
+            self, source.frames_FHWC, source.known_FHW, waveform_n, text_2SD, latents, settings
+        )
         if video is not None and settings.hybrid_steps is not None:
-            still, still_known = self.reference(video[:1], None, min(latents, settings.window), settings)
+            still, still_known = encode_reference(self, video[:1], None, min(latents, settings.window), settings)
             conditions = replace(conditions, still_BCTHW=still, still_known_B4THW=still_known)
         unknown_HW = (conditions.known_B4THW < 1).flatten(0, 2).any(0)
         by_region = settings.edit_region != "everything" and source.known_FHW is not None
@@ -288,7 +267,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     def generate_reference(self, text_2SD: Tensor, generator: torch.Generator | None, report: Progress) -> np.ndarray:
         """A picture from words, uint8 [H, W, 3], of the checkpoint's size: a video of one latent and no voice."""
         settings = self.settings()
-        conditions = self.encode(None, None, torch.zeros(SAMPLE_RATE // 10), text_2SD, 1, settings).drop("audio")
+        silence_n = torch.zeros(SAMPLE_RATE // 10)
+        conditions = encode_conditions(self, None, None, silence_n, text_2SD, 1, settings).drop("audio")
         set_timesteps(self.scheduler, settings.portrait_steps, self._execution_device)
         latents_BCTHW = sample(
             Batched(TransformerVelocity(self.transformer)),
@@ -300,64 +280,6 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             progress=lambda done, total: report("portrait", done, total),
         )
         return next(decode(latents_BCTHW, self.vae)).numpy()
-
-    def encode(
-        self,
-        given_FHWC: np.ndarray | None,
-        known_FHW: np.ndarray | None,
-        waveform_n: Tensor,
-        text_2SD: Tensor,
-        latents: int,
-        settings: Settings,
-    ) -> Conditions:
-        """All conditions of a timeline of ``latents`` latents."""
-        device = self._execution_device
-        video_positions_T = latent_positions(latents, settings.fps)
-        audio_BAD = audio_positions_A = activity_T = None
-        if self.transformer.config.audio_dim is not None:
-            encoder = self.feature_extractor, self.audio_encoder, self.transformer.config.frame_window
-            audio_AD, audio_positions_A = encode_audio_features(waveform_n, *encoder, settings.fps)
-            audio_BAD = audio_AD[None].to(device)
-            if settings.silence_guidance_fade:
-                activity_A = voice_activity(waveform_n)
-                activity_T = latent_voice_activity(activity_A, token_positions(len(activity_A)), video_positions_T)
-        # A still picture looks the same from every window, so one window of it is enough.
-        moving = known_FHW is not None and len(known_FHW) > FRAMES_PER_LATENT * (settings.window - 1) + 1
-        span = latents if moving else min(latents, settings.window)
-        reference_BCTHW, known_B4THW = self.reference(given_FHWC, known_FHW, span, settings)
-        return Conditions(
-            text_BSD=text_2SD[:1],
-            null_text_BSD=text_2SD[1:],
-            audio_BAD=audio_BAD,
-            audio_positions_A=audio_positions_A,
-            reference_BCTHW=reference_BCTHW,
-            known_B4THW=known_B4THW,
-            video_positions_T=video_positions_T,
-            image_BND=self.encode_image(None if given_FHWC is None else given_FHWC[0]),
-            voice_activity_T=activity_T,
-            audio_reach=self.transformer.audio_reach,
-        )
-
-    def reference(
-        self, given_FHWC: np.ndarray | None, known_FHW: np.ndarray | None, latents: int, settings: Settings
-    ) -> tuple[Tensor, Tensor]:
-        """The first frames of what is given as latents [1, C, T, H, W] and mask [1, 4, T, H, W]."""
-        if given_FHWC is not None:
-            given_FHWC = given_FHWC[: FRAMES_PER_LATENT * (latents - 1) + 1]
-            known_FHW = None if known_FHW is None else known_FHW[: len(given_FHWC)]
-        size = (settings.height, settings.width)
-        return build_reference(given_FHWC, known_FHW, latents, self.vae, size, self._execution_device)
-
-    def encode_image(self, image_HWC: np.ndarray | None) -> Tensor | None:
-        """CLIP tokens [1, N, D] of the reference, zeros without it; None if the transformer does not read them."""
-        if self.transformer.config.image_dim is None:
-            return None
-        if self.image_encoder is None or self.image_processor is None:
-            raise ValueError(
-                "This transformer reads CLIP tokens: load the pipeline with image_encoder and image_processor."
-            )
-        tokens_BND = encode_image(image_HWC, self.image_processor, self.image_encoder, self._execution_device)
-        return tokens_BND.to(self.transformer.dtype)
 
     def denoise(
         self,
