@@ -212,7 +212,7 @@ def given(case: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
 
         picture = inputs["picture"]
         box = portrait_crop(picture, detect_faces(picture)[0], SIZE)
-        return {"image": np.array(Image.fromarray(picture).resize(SIZE[::-1], Image.Resampling.LANCZOS, box=box))}
+        return {"image": np.array(Image.fromarray(picture).resize(SIZE, Image.Resampling.LANCZOS, box=box))}
     return {"image": inputs["framed"]}
 
 
