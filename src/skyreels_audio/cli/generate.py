@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import skyreels_audio.cli.door as door
 from skyreels_audio.acceleration.ranks import rank
 from skyreels_audio.bundled import bundled
-from skyreels_audio.cli import door
 from skyreels_audio.cli.progress import Progress
 
 if TYPE_CHECKING:

@@ -20,18 +20,6 @@ def latent_frames(frames: int) -> int:
     return (frames - 1) // FRAMES_PER_LATENT + 1
 
 
-def text_known(frames: int, size: tuple[int, int]) -> torch.Tensor:
-    """Text to video: nothing is known. [F, H, W]."""
-    return torch.zeros(frames, *size)
-
-
-def image_known(frames: int, size: tuple[int, int]) -> torch.Tensor:
-    """Image animation: the first frame is known. [F, H, W]."""
-    known = torch.zeros(frames, *size)
-    known[0] = 1
-    return known
-
-
 def editing_known(boxes: Sequence[np.ndarray | None], size: tuple[int, int]) -> torch.Tensor:
     """Video editing: all is known but the box [4] (xyxy, pixels) of each frame after the first. [F, H, W].
 
