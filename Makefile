@@ -10,6 +10,19 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 demo: .venv/core
 	$(BIN)/skyreels-audio generate
 
+.PHONY: app bench-serving bench-live
+
+# The page, on this machine's port 7860.
+app: .venv/app
+	$(BIN)/skyreels-audio app
+
+# The server under load, kills and malformed uploads; what a live face costs.
+bench-serving: .venv/development
+	$(BIN)/python benchmarks/serving.py
+
+bench-live: .venv/development
+	$(BIN)/python benchmarks/live.py
+
 test: .venv/development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
 
@@ -41,6 +54,10 @@ bench-render: .venv/development
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) --editable .
+	touch $@
+
+.venv/app: .venv/core
+	$(INSTALL) --editable '.[app]'
 	touch $@
 
 .venv/development: .venv/core

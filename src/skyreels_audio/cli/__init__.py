@@ -15,6 +15,8 @@ from skyreels_audio.cli.data import synthesize
 from skyreels_audio.cli.generate import generate
 from skyreels_audio.cli.training import train
 
+from skyreels_audio.cli.app import app as page  # isort: skip
+
 app = typer.Typer(
     help="Audio-conditioned talking portraits in video diffusion transformers.",
     no_args_is_help=True,
@@ -24,6 +26,7 @@ app = typer.Typer(
 )
 for verb in (generate, train, synthesize, curate, review, benchmark, convert):
     app.command()(verb)
+app.command()(page)
 
 
 def main() -> None:
