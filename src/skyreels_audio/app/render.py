@@ -149,9 +149,8 @@ class Renderer:
             return self._edited(request, inputs["video"], voice_n, options)
         picture = read_image(inputs["picture"]) if "picture" in inputs else None
         height, width = self._size(picture, pixels, own)
-        portrait = None if picture is None else framed(picture, (height, width))
         try:
-            output = self.pipe(portrait, voice_n, height=height, width=width, **options)
+            output = self.pipe(picture, voice_n, height=height, width=width, **options)
         except ValueError as error:
             raise InputError(str(error)) from error
         return Made(output.frames, output.num_frames, width, height, output.fps)
@@ -188,17 +187,6 @@ class Renderer:
         scale = min(1.0, math.sqrt(pixels / (height * width)))
         height, width = (max(SIDE_STEP, round(side * scale / SIDE_STEP) * SIDE_STEP) for side in (height, width))
         return height, width
-
-
-def framed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """``picture`` cut around its largest face as the pictures of training are, uint8 [*size, 3]."""
-    from PIL import Image
-
-    from skyreels_audio.faces import detect_faces, portrait_crop
-
-    face = next(iter(detect_faces(picture)), None)
-    box = portrait_crop(picture, face, size)
-    return np.array(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box))
 
 
 def look_at_picture(path: Path) -> dict[str, Any]:
