@@ -36,7 +36,9 @@ def portrait_crop(image: np.ndarray, face: Face | None, size: tuple[int, int]) -
     else:
         eyes, mouth = anchors(face.landmarks)
         crop_height = min(float(np.linalg.norm(mouth - eyes)) / EYES_TO_MOUTH, largest)
-        centre = mouth + (0.5 - np.array(MOUTH_CENTRE)) * [crop_height * aspect, crop_height]
+        up = np.round(face.roll / (np.pi / 2)) * np.pi / 2  # by quarters: the crop itself stays level
+        turn = np.array([[np.cos(up), -np.sin(up)], [np.sin(up), np.cos(up)]])
+        centre = mouth + turn @ ((0.5 - np.array(MOUTH_CENTRE)) * [crop_height * aspect, crop_height])
     extent = np.array([crop_height * aspect, crop_height])
     left, top = np.clip(centre - extent / 2, 0, np.array([width, height]) - extent)
     return float(left), float(top), float(left + extent[0]), float(top + extent[1])
