@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
+from skyreels_audio.bundled import bundled
 from skyreels_audio.faces import Face, FaceTracker, Track, choose, fault, lip_aperture, track_faces
+from skyreels_audio.faces.shots import CutDetector
 from skyreels_audio.faces.track import PATIENCE, REDETECT, lower_face_boxes, smooth_runs, yaw
 
 
@@ -34,12 +37,47 @@ def test_a_face_is_followed_through_a_gap(walk):
     assert max(apertures) - min(apertures) < 0.02, "a still mouth stays still"
 
 
-def test_no_track_crosses_a_cut(moved, walk):
-    other = [255 - moved((240, 320), 0.7)[0] // 4 * 3 for _ in range(2)]
-    dark = [frame // 4 for frame in walk[:2]]
-    tracks = track_faces([*walk[:3], *dark, *other])
-    assert all(len({frame < 3 for frame in track.frames}) == 1 for track in tracks)
-    assert any(track.frames[0] == 0 for track in tracks) and any(track.frames[0] >= 3 for track in tracks)
+@pytest.fixture(scope="module")
+def stranger():
+    """Another person, drawn, in the middle of a picture of 240 by 320."""
+    picture = Image.open(bundled("examples/portrait.png")).convert("RGB").resize((240, 240))
+    return np.asarray(ImageOps.pad(picture, (320, 240), color=(60, 90, 130)))
+
+
+def test_shots_of_one_person_are_one_track_and_those_of_another_are_not(moved, stranger):
+    near, far = (moved((240, 320), scale, shift=shift)[0] for scale, shift in ((1.0, (20, 10)), (0.7, (-50, 0))))
+    far = np.clip(far * 0.6 + 10, 0, 255).astype(np.uint8)  # another light
+    frames = [near] * 4 + [stranger] * 4 + [far] * 4 + [stranger] * 2
+    first, second = sorted(track_faces(frames), key=lambda track: track.frames[0])
+    assert first.cuts == second.cuts == (4, 8, 12)
+    assert first.frames == [0, 1, 2, 3, 8, 9, 10, 11] and second.frames == [4, 5, 6, 7, 12, 13]
+
+
+def test_a_person_who_leaves_and_returns_elsewhere_is_the_same(moved):
+    here, there = (moved((240, 480), 0.7, shift=(x, 0.0))[0] for x in (-140.0, 140.0))
+    empty = np.full_like(here, 90)
+    (track,) = track_faces([here] * 3 + [empty] * (PATIENCE + 5) + [there] * 14)
+    assert track.frames[:3] == [0, 1, 2] and track.frames[-1] == PATIENCE + 21
+
+
+def test_motion_light_and_noise_are_no_cuts(moved):
+    rng = np.random.default_rng(0)
+    for change in ("pan", "zoom", "fade", "noise", "turn"):
+        detector, cuts = CutDetector(), []
+        for k in range(20):
+            shift = (6.0 * k - 60, 0.0) if change == "pan" else (0.0, 0.0)
+            frame = moved((240, 320), 1 + 0.03 * k * (change == "zoom"), 3.0 * k * (change == "turn"), shift)[0]
+            frame = frame * (1 - 0.04 * k * (change == "fade")) + rng.normal(0, 12, frame.shape) * (change == "noise")
+            cuts.append(detector(Image.fromarray(np.clip(frame, 0, 255).astype(np.uint8))))
+        assert not any(cuts), change
+
+
+def test_smoothing_stops_at_cuts():
+    values: list[np.ndarray | None] = [np.array([0.0])] * 10 + [np.array([100.0])] * 10
+    smooth = [float(value[0]) for value in smooth_runs(values, (10,)) if value is not None]
+    assert np.allclose(smooth, [0.0] * 10 + [100.0] * 10)
+    across = [float(value[0]) for value in smooth_runs(values) if value is not None]
+    assert np.abs(np.array(across) - smooth).max() > 5
 
 
 def test_faces_are_searched_no_more_often_than_they_may_come(moved, face):

@@ -54,7 +54,7 @@ def placements(track: Track, size: tuple[int, int]) -> list[np.ndarray | None]:
     # Smoothed as turn and centre: a shift measured at a far corner would couple the two.
     centre = np.array([size[1] / 2, size[0] / 2])
     motion = [None if m is None else np.concatenate([m[:, 0], m[:, :2] @ centre + m[:, 2]]) for m in maps]
-    return [None if values is None else _from_motion(values, centre) for values in smooth_runs(motion)]
+    return [None if values is None else _from_motion(values, centre) for values in smooth_runs(motion, track.cuts)]
 
 
 def placement(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -70,7 +70,8 @@ def crop_boxes(track: Track, places: list[np.ndarray | None]) -> list[np.ndarray
         [
             None if face is None or place is None else lower_face_box(_apply(invert(place), as_68(face.landmarks)))
             for face, place in zip(track.faces, places, strict=True)
-        ]
+        ],
+        track.cuts,
     )
 
 

@@ -1,6 +1,6 @@
-"""Faces through time: one track per face and shot, gaps where it cannot be seen."""
+"""Faces through time: one track per person, gaps where the face cannot be seen."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,12 +8,13 @@ from PIL import Image
 
 from skyreels_audio.faces.detect import iou
 from skyreels_audio.faces.landmarks import JAW_LEFT, JAW_RIGHT, NOSE_TIP, as_68, lower_face_box
+from skyreels_audio.faces.looks import ALIKE, look
 from skyreels_audio.faces.mesh import Face, detect_faces, follow
+from skyreels_audio.faces.shots import CutDetector
 
 SAME_PLACE = 0.3  # least overlap (IoU) of one face in neighbouring frames
 REDETECT = 12  # frames between two searches for faces that came in
 PATIENCE = 25  # frames a face may be lost and still be the same face when it returns to its place
-CUT = 30.0  # mean grey difference of neighbouring frames above which a new shot began (of 255)
 SMOOTHING = 9  # frames of the Savitzky-Golay window, quadratic: no lag, and no shrinking of steady motion
 
 # Limits of a face that can be edited.
@@ -25,9 +26,10 @@ NOSE_REACH = 1.54  # how far the nose's tip is in front of the ears, in half wid
 
 @dataclass(frozen=True)
 class Track:
-    """One face through a video: ``faces[k]`` in frame k, None where it is not seen."""
+    """One face through a video: ``faces[k]`` in frame k, None where it is not seen; ``cuts``: where shots begin."""
 
     faces: tuple[Face | None, ...]
+    cuts: tuple[int, ...] = ()
 
     @property
     def frames(self) -> list[int]:
@@ -57,8 +59,9 @@ class FaceTracker:
     """Finds and follows every face of a video, frame after frame.
 
     A face is followed by running the mesh network where it was. Pictures are searched, which costs forty times as much
-    where there is no face, every ``REDETECT`` frames, after a cut, and while a lost face may still return. A track
-    never crosses a cut: who is at the same place in the next shot may be someone else.
+    where there is no face, every ``REDETECT`` frames, after a cut, and while a lost face may still return. At a cut
+    every track ends: who is at the same place in the next shot may be someone else. In the end tracks that look alike
+    are joined to one per person.
     """
 
     def __init__(self, detect: Callable[[np.ndarray], list[Face]] = detect_faces, follow=follow):
@@ -66,12 +69,15 @@ class FaceTracker:
         self._tracks: list[list[Face | None]] = []
         self._live: list[int] = []  # tracks of this shot, indices
         self._frame = 0
-        self._thumbnail: np.ndarray | None = None
+        self._is_cut = CutDetector()
+        self._cuts: list[int] = []
+        self._looks: list[list[np.ndarray]] = []  # of each track, now and then
 
     def update(self, frame: np.ndarray) -> None:
         """Take the next frame (uint8 HWC, RGB)."""
         picture = Image.fromarray(frame)
-        cut = self._is_cut(picture)
+        if cut := self._is_cut(picture):
+            self._cuts.append(self._frame)
         self._live = [index for index in self._live if not cut and any(self._tracks[index][-PATIENCE:])]
         for track in self._tracks:
             track.append(None)
@@ -85,17 +91,16 @@ class FaceTracker:
             search |= track[-1] is None
         if search:
             self._admit(self._detect(frame))
+        for index in self._live:
+            face = self._tracks[index][-1]
+            if face is not None and (not self._looks[index] or self._frame % REDETECT == 0) and fault(face) is None:
+                self._looks[index].append(look(picture, face))
         self._frame += 1
 
     def tracks(self) -> list[Track]:
-        """All tracks so far, the one that fills most of the video first."""
-        tracks = [Track(tuple(faces)) for faces in self._tracks]
-        return sorted(tracks, key=lambda track: -track.area)
-
-    def _is_cut(self, picture: Image.Image) -> bool:
-        thumbnail = np.asarray(picture.convert("L").resize((32, 18), Image.Resampling.BOX), np.float32)
-        before, self._thumbnail = self._thumbnail, thumbnail
-        return before is not None and float(np.abs(thumbnail - before).mean()) > CUT
+        """All people so far, the one that fills most of the video first."""
+        tracks = [Track(tuple(faces), tuple(self._cuts)) for faces in self._tracks]
+        return people(tracks, [np.mean(seen, axis=0) if seen else None for seen in self._looks])
 
     def _admit(self, faces: list[Face]) -> None:
         """Give each found face to the track that waits for it at its place, or begin a new one."""
@@ -108,6 +113,7 @@ class FaceTracker:
                 track = [*[None] * self._frame, face]
                 self._live.append(len(self._tracks))
                 self._tracks.append(track)
+                self._looks.append([])
             track[-1] = face
 
     def _waiting(self, face: Face) -> list[Face | None] | None:
@@ -122,8 +128,32 @@ class FaceTracker:
         return best
 
 
+def people(tracks: Sequence[Track], looks: Sequence[np.ndarray | None]) -> list[Track]:
+    """Tracks of one person each: those joined that look alike and are never seen together; the largest first.
+
+    ``looks``: the mean look of each track, None where its face was never seen well.
+    """
+    persons: list[Track] = []
+    known: list[np.ndarray | None] = []  # the mean look of each
+    for track, seen in sorted(zip(tracks, looks, strict=True), key=lambda each: -each[0].area):
+        distances = [
+            float(np.linalg.norm(seen - other)) if seen is not None and other is not None else np.inf for other in known
+        ]
+        alike = [number for number in np.argsort(distances) if distances[number] < ALIKE]
+        nearest = next((number for number in alike if not set(persons[number].frames) & set(track.frames)), None)
+        if nearest is None:
+            persons.append(track)
+            known.append(seen)
+            continue
+        share = len(track.frames) / (len(track.frames) + len(persons[nearest].frames))
+        known[nearest] = (1 - share) * np.asarray(known[nearest]) + share * np.asarray(seen)
+        joined = tuple(a or b for a, b in zip(persons[nearest].faces, track.faces, strict=True))
+        persons[nearest] = replace(track, faces=joined)
+    return sorted(persons, key=lambda person: -person.area)
+
+
 def track_faces(frames: Iterable[np.ndarray], landmarker: str = "mediapipe") -> list[Track]:
-    """Tracks of all faces of a video (frames uint8 HWC, RGB), the one that fills most of it first.
+    """Tracks of all people of a video (frames uint8 HWC, RGB), the one that fills most of it first.
 
     ``landmarker``: "mediapipe" (478 points, offline) or "dwpose" (68 points, extra ``[dwpose]``).
     """
@@ -186,13 +216,18 @@ def fault(face: Face) -> str | None:
     return None
 
 
-def smooth_runs(values: list[np.ndarray | None], window: int = SMOOTHING) -> list[np.ndarray | None]:
-    """Savitzky-Golay over each unbroken stretch of a series of equal arrays; no lag, gaps stay."""
+def smooth_runs(
+    values: list[np.ndarray | None], cuts: Sequence[int] = (), window: int = SMOOTHING
+) -> list[np.ndarray | None]:
+    """Savitzky-Golay over each unbroken stretch of a series of equal arrays; no lag, gaps stay, ``cuts`` break it."""
     from scipy.signal import savgol_filter
 
     out: list[np.ndarray | None] = list(values)
-    seen = np.diff([0, *(value is not None for value in values), 0])
-    for start, stop in zip(np.flatnonzero(seen == 1), np.flatnonzero(seen == -1), strict=True):
+    seen = np.array([value is not None for value in values], bool)
+    first = seen & ~np.r_[False, seen[:-1]]
+    first[list(cuts)] |= seen[list(cuts)]
+    last = seen & np.r_[first[1:] | ~seen[1:], True]
+    for start, stop in zip(np.flatnonzero(first), np.flatnonzero(last) + 1, strict=True):
         run = np.stack([value for value in values[start:stop] if value is not None])
         length = min(window, len(run) - (len(run) + 1) % 2)
         if length > 2:
@@ -203,4 +238,4 @@ def smooth_runs(values: list[np.ndarray | None], window: int = SMOOTHING) -> lis
 
 def lower_face_boxes(track: Track) -> list[np.ndarray | None]:
     """:func:`lower_face_box` in every frame of a track, steadied over time: float [4] xyxy, or None."""
-    return smooth_runs([None if face is None else lower_face_box(face.landmarks) for face in track.faces])
+    return smooth_runs([None if face is None else lower_face_box(face.landmarks) for face in track.faces], track.cuts)

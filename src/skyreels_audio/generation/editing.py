@@ -8,8 +8,8 @@ Legend: F frame of the edited stretch, H W pixels of the crop.
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby, islice
+from dataclasses import dataclass, replace
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,7 @@ SHORTEST = 5  # frames; a mouth that is edited for less than that would flash
 FADE = 3  # frames over which an edit comes and goes beside frames that keep their source
 SEAM = 0.06  # width of the seam's feather, in heights of the crop
 RING = 0.08  # width of the ring around the edited region in which colours are compared, in heights of the crop
+COMPLETE = 0.95  # the share of the recorded frames that must be there; with less the file is truncated
 HELD_BYTES = 256 << 20  # of frames kept for reading backwards
 
 
@@ -45,7 +46,9 @@ class Plan:
         places: crop → source, an affine map [2, 3], of each frame of the stretch (between faces, what lies between).
         boxes: the lower face in the crop, xyxy, of each frame of the stretch, or None.
         size: of the crop, (H, W).
-        speakers: how many faces were found; ``speaker`` is the chosen one's box (xyxy, source) in frame ``start``.
+        speakers: how many people were found; ``speaker`` is the chosen one's box (xyxy, source) in frame ``start``.
+        shots: of the source frames that were looked at: first and last frame, and the box of the chosen one where it is
+            first seen in the shot, None where it is not.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class Plan:
     size: tuple[int, int]
     speakers: int
     speaker: list[float]
+    shots: list[dict[str, Any]]
 
     @property
     def untouched(self) -> list[dict[str, Any]]:
@@ -113,18 +117,13 @@ def plan_edit(
         raise InputError(f"extend must be one of {', '.join(get_args(Extend))}, not {extend!r}.")
     info = probe_video(path)
     wanted = max(1, int(np.ceil(seconds * info.fps - 1e-6)))
-    expected = min(wanted, max(info.frames, 1))
-    available = 0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal available
-        for frame in islice(read_stored(path, info.fps), wanted):
-            yield frame.rgb()
-            available += 1
-            if progress is not None:
-                progress("track", available, max(expected, available))
-
-    tracks = track_faces(counted(), landmarker)
+    if wanted < SHORTEST:
+        least = SHORTEST / info.fps
+        raise InputError(f"The voice lasts {seconds:.2f} s, but an edit of {path} needs at least {least:.2f} s.")
+    tracks, available = track_people(info, path, wanted, landmarker, progress)
+    if available < min(wanted, COMPLETE * info.frames) and info.whole:
+        held, recorded = available / info.fps, info.duration
+        raise InputError(f"{path} is truncated: it holds {held:.2f} s of {recorded:.2f} s of picture.")
     try:
         track = choose(tracks, face)
     except ValueError as error:
@@ -138,10 +137,12 @@ def plan_edit(
         raise InputError(f"{path}: the face cannot be edited in any frame ({', '.join(sorted(reasons))}).")
     start, stop = edited[0], edited[-1] + 1
     used = {order[index] for index in edited}
-    track = Track(tuple(seen if index in used else None for index, seen in enumerate(track.faces)))
+    shots = shots_of(track, available)
+    track = replace(track, faces=tuple(seen if index in used else None for index, seen in enumerate(track.faces)))
     source_places = placements(track, size)
     source_boxes = crop_boxes(track, source_places)
-    bridged = without_gaps(source_places)
+    to_stored = np.array([[1 / float(info.aspect)], [1.0]])  # from square pixels
+    bridged = [place * to_stored for place in without_gaps(source_places)]
     first = track.faces[order[start]]
     assert first is not None
     faults[start] = "reference frame"
@@ -156,7 +157,43 @@ def plan_edit(
         size=size,
         speakers=len(tracks),
         speaker=[round(float(value), 1) for value in first.box_xyxy],
+        shots=shots,
     )
+
+
+def track_people(
+    info: VideoInfo, path: Path, wanted: int, landmarker: str, progress: Progress | None
+) -> tuple[list[Track], int]:
+    """Tracks of the people in the first ``wanted`` frames, in square pixels, and how many frames there are of those."""
+    from PIL import Image
+
+    expected = min(wanted, max(info.frames, 1))
+    available = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal available
+        for frame in islice(read_stored(path, info.fps), wanted):
+            image = frame.rgb()
+            if info.aspect != 1:
+                size = round(image.shape[1] * info.aspect), image.shape[0]
+                image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+            yield image
+            available += 1
+            if progress is not None:
+                progress("track", available, max(expected, available))
+
+    return track_faces(counted(), landmarker), available
+
+
+def shots_of(track: Track, frames: int) -> list[dict[str, Any]]:
+    """See ``Plan.shots``."""
+    bounds = [0, *track.cuts, frames]
+    shots = []
+    for first, stop in pairwise(bounds):
+        face = next((face for face in track.faces[first:stop] if face is not None), None)
+        box = None if face is None else [round(float(value), 1) for value in face.box_xyxy]
+        shots.append({"first": first, "last": stop - 1, "followed": box})
+    return shots
 
 
 def source_order(available: int, wanted: int, extend: Extend) -> list[int]:
@@ -173,7 +210,7 @@ def fault_of(track: Track, tracks: Sequence[Track], index: int) -> str | None:
     """Why the face of a track cannot be edited in a source frame, or None."""
     face = track.faces[index]
     if face is None:
-        return "another face or shot" if any(other.faces[index] for other in tracks) else "no face"
+        return "another face" if any(other.faces[index] for other in tracks) else "no face"
     return fault(face)
 
 
