@@ -73,7 +73,7 @@ def test_motion_light_and_noise_are_no_cuts(moved):
 
 
 def test_smoothing_stops_at_cuts():
-    values: list[np.ndarray | None] = [np.array([0.0])] * 10 + [np.array([100.0])] * 10
+    values: list[np.ndarray | None] = [*[np.array([0.0])] * 10, *[np.array([100.0])] * 10]
     smooth = [float(value[0]) for value in smooth_runs(values, (10,)) if value is not None]
     assert np.allclose(smooth, [0.0] * 10 + [100.0] * 10)
     across = [float(value[0]) for value in smooth_runs(values) if value is not None]
