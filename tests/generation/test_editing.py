@@ -1,7 +1,9 @@
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -69,12 +71,13 @@ def test_between_placements_lies_what_lies_between() -> None:
 
 def test_frames_come_in_any_order(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe_video(source)
-    stored = [frame.yuv for frame in read_stored(source)]
+    stored = [frame.planes for frame in read_stored(source)]
     order = [0, 1, 2, 7, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 29, 28, 27, 3]
     for held in (0, 1 << 20, 1 << 28):
         monkeypatch.setattr(editing, "HELD_BYTES", held)
         frames = list(editing.frames_at(source, info, order))
-        assert all(np.array_equal(frame.yuv, stored[index]) for frame, index in zip(frames, order, strict=True))
+        for frame, index in zip(frames, order, strict=True):
+            assert all(map(np.array_equal, frame.planes, stored[index]))
 
 
 def test_the_plan_keeps_what_has_no_face(plan: Plan) -> None:
@@ -159,9 +162,14 @@ def test_after_a_cut_the_source_is_kept_and_the_report_says_why(source: Path, tm
     assert plan.untouched == [
         {"first": 0, "last": 0, "reason": "reference frame"},
         {"first": 12, "last": 17, "reason": "no face"},
-        {"first": 18, "last": 25, "reason": "another face or shot"},
+        {"first": 18, "last": 25, "reason": "another face"},
     ]
     assert plan.speakers == 2
+    assert [(shot["first"], shot["last"], shot["followed"] is not None) for shot in plan.shots] == [
+        (0, 11, True),
+        (12, 17, False),
+        (18, 25, False),
+    ]
     last = plan_edit(tmp_path / "cuts.mp4", 26 / 25, CROP, face="1")
     assert (last.start, len(last.places)) == (18, 8)
 
@@ -171,3 +179,42 @@ def test_a_head_that_turns_away_keeps_its_source(plan: Plan) -> None:
     turned = replace(face, landmarks=face.landmarks + np.eye(478)[4][:, None] * [0.9 * face.height, 0, 0])
     track = Track((face, turned, replace(face, score=0.6), None))
     assert [editing.fault_of(track, [track], index) for index in range(4)] == [None, "turned away", "hidden", "no face"]
+
+
+def test_one_speaker_is_followed_through_shots_in_another_light(source: Path, tmp_path: Path) -> None:
+    face = next(read_video(source))
+    bright = np.clip(face * 1.3 + 10, 0, 255).astype(np.uint8)
+    with VideoWriter(tmp_path / "jump.mp4", face.shape[1], face.shape[0], 25) as writer:
+        for frame in [face] * 10 + [np.roll(bright, 9, axis=1)] * 10:
+            writer.write(frame)
+    plan = plan_edit(tmp_path / "jump.mp4", 20 / 25, CROP)
+    assert plan.untouched == [{"first": 0, "last": 0, "reason": "reference frame"}] and plan.speakers == 1
+    assert [shot["first"] for shot in plan.shots] == [0, 10] and all(shot["followed"] for shot in plan.shots)
+
+
+def test_a_face_of_narrow_pixels_is_placed_as_it_is_shown(source: Path, tmp_path: Path) -> None:
+    face = next(read_video(source))
+    height, width, _ = face.shape
+    narrow = np.asarray(Image.fromarray(face).resize((width // 4 * 2, height)))
+    with VideoWriter(tmp_path / "sar.mp4", narrow.shape[1], height, 25, aspect=Fraction(2)) as writer:
+        for _ in range(6):
+            writer.write(narrow)
+    squeezed, square = plan_edit(tmp_path / "sar.mp4", 6 / 25, CROP), plan_edit(source, 6 / 25, CROP)
+    assert squeezed.info.aspect == 2
+    assert np.abs(squeezed.places[0] * [[2.0], [1.0]] - square.places[0]).max() < 0.02 * width
+
+
+def test_a_voice_too_short_and_a_video_cut_short_are_told(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"The voice lasts 0\.10 s, but an edit of .* needs at least 0\.20 s"):
+        plan_edit(source, 0.1, CROP)
+    whole = tmp_path / "whole.mkv"
+    with av.open(str(source)) as container, av.open(str(whole), "w") as output:
+        copy = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                output.mux(packet)
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: int(0.6 * whole.stat().st_size)])
+    with pytest.raises(InputError, match=r"cut\.mkv is truncated: it holds \d\.\d\d s of 1\.\d\d s of picture"):
+        plan_edit(tmp_path / "cut.mkv", 1.2, CROP)
+    assert len(plan_edit(tmp_path / "cut.mkv", 0.4, CROP).order) == 10
