@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -150,6 +150,7 @@ def test_yaw_sees_a_mirror(face):
     assert yaw(mirrored) == pytest.approx(-yaw(face.landmarks), abs=1e-6)
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(st.integers(3, 40), st.floats(-1, 1), st.floats(-1, 1), st.floats(-0.1, 0.1))
 def test_smoothing_keeps_steady_motion_and_gaps(length, a, b, c):
     series = [np.array([a + b * k + c * k * k]) for k in range(length)]
