@@ -8,6 +8,7 @@ D width of the embedding.
 """
 
 import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -127,7 +128,11 @@ class SyncNet(ModelMixin, ConfigMixin):
 
         Beyond the first convolution nothing reaches over time, so that one pass serves all windows of a clip.
         """
-        pictures = self.crop(faces_BFHWC).to(self.dtype)
+        return self.embed_pictures(self.crop(faces_BFHWC))
+
+    def embed_pictures(self, pictures_B3FHW: Tensor) -> Tensor:
+        """`embed_faces` of what `crop` made of the faces."""
+        pictures = pictures_B3FHW.to(self.dtype)
         if self.config.normalise:
             std, mean = torch.std_mean(pictures, dim=(1, 3, 4), keepdim=True)
             pictures = (pictures - mean) / (std + 8)
@@ -180,18 +185,23 @@ class SyncNet(ModelMixin, ConfigMixin):
         pieces = [faces[None, at : at + 100 + WINDOW - 1] for at in range(0, windows, 100)]
         lips_ND = torch.cat([self.embed_faces(piece)[0] for piece in pieces])[:windows].float()
         sound_ND = self.embed_audio(torch.from_numpy(mfcc(audio_n))[None].to(self.device))[0, :windows].float()
+        return self.compare(lips_ND, sound_ND, shifts)
+
+    def compare(self, lips_ND: Tensor, sound_ND: Tensor, shifts: int = 15) -> Sync:
+        """What embeddings of the same windows say, one per frame."""
         windows = min(len(lips_ND), len(sound_ND))
         padded = F.pad(sound_ND[:windows], (0, 0, shifts, shifts))
         shifted_NSD = padded.unfold(0, 2 * shifts + 1, 1).transpose(1, 2)
-        distances_NS = F.pairwise_distance(lips_ND[:windows, None], shifted_NSD)
+        distances_NS = F.pairwise_distance(lips_ND[:windows, None], shifted_NSD).cpu()
         if not self.config.zero_edges:
             place = torch.arange(windows)[:, None] + torch.arange(-shifts, shifts + 1)
-            distances_NS = distances_NS.masked_fill(((place < 0) | (place >= windows)).to(self.device), torch.nan)
-        distances_S = distances_NS.nanmean(0).nan_to_num(torch.inf).cpu()
+            distances_NS = distances_NS.masked_fill((place < 0) | (place >= windows), torch.nan)
+        distances_S = distances_NS.nanmean(0).nan_to_num(torch.inf)
         best = int(distances_S.argmin())
         known = distances_S[distances_S.isfinite()]
-        confidence = float(known.median() - distances_S[best])
-        return Sync(best - shifts, confidence, float(distances_S[best]), distances_S.numpy())
+        return Sync(
+            best - shifts, float(known.median() - distances_S[best]), float(distances_S[best]), distances_S.numpy()
+        )
 
 
 @cache
@@ -211,7 +221,7 @@ def load_sync_expert() -> SyncNet:
     return model.eval()
 
 
-def face_crops(frames_FHWC: np.ndarray, boxes_F4: np.ndarray, side: int = 224) -> np.ndarray:
+def face_crops(frames_FHWC: Iterable[np.ndarray], boxes_F4: np.ndarray, side: int = 224) -> np.ndarray:
     """Square crops around a face as SyncNet's own pipeline cuts them: uint8 [F, side, side, 3].
 
     The square's centre and size follow the box's middle and height, steadied by a median over 13 frames; it reaches
