@@ -9,6 +9,7 @@ import typer
 
 from skyreels_audio.acceleration.ranks import local_rank
 from skyreels_audio.cli.benchmark import benchmark
+from skyreels_audio.cli.clips import check_data, manifest, precompute
 from skyreels_audio.cli.convert import convert
 from skyreels_audio.cli.curate import curate, review
 from skyreels_audio.cli.data import synthesize
@@ -27,6 +28,9 @@ app = typer.Typer(
 for verb in (generate, train, synthesize, curate, review, benchmark, convert):
     app.command()(verb)
 app.command()(page)
+
+for verb in (manifest, precompute, check_data):  # what a training is given
+    app.command()(verb)
 
 
 def main() -> None:

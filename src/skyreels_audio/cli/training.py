@@ -1,7 +1,7 @@
 """skyreels-audio train"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,13 +9,41 @@ from skyreels_audio.cli.options import needs_extra
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file, such as recipes/tiny.yaml.")],
+    recipe: Annotated[Path, typer.Argument(help="A YAML file, such as recipes/paper-stage1.yaml.")],
+    set: Annotated[list[str], typer.Option(help="Replace an entry: optimisation.steps=100. Repeatable.")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data, memory, one step; estimate hours.")] = False,
+    price: Annotated[float | None, typer.Option(help="Of an hour of one process's device, for --dry-run.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long. [default: at the last step]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,
 ) -> None:
     """Train what a recipe describes; the same command goes on after any interruption."""
+    changes = parse_changes(set)
     with needs_extra("train"):
+        if dry_run:
+            from skyreels_audio.training.dry_run import dry_run as rehearse
+
+            for line in rehearse(recipe, device, changes, price):
+                typer.echo(line)
+            return
         from skyreels_audio.training.trainer import train
 
-        weights = train(recipe, minutes=minutes, device=device)
+        weights = train(recipe, minutes=minutes, device=device, changes=changes)
     typer.echo(f"{weights}: trained weights")
+
+
+def parse_changes(texts: list[str]) -> dict[str, Any]:
+    """ "a.b=c" → {"a.b": c}, c read as YAML."""
+    import yaml
+
+    from skyreels_audio.media import InputError
+
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise InputError(f"--set {text}: write NAME=VALUE, such as optimisation.steps=100.")
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text}: {value} is no YAML value.") from None
+    return changes

@@ -1,0 +1,51 @@
+"""Flow matching as the paper prints it (equations 1 and 2, and the gate of L_face), and what a recipe may choose else.
+
+z_t = (1 - t) · clean + t · noise, and the network's velocity v is to be u = noise - clean.
+"""
+
+import torch
+from torch import Tensor
+
+from skyreels_audio.training.recipe import Loss
+
+
+def times(uniform_B: Tensor, one_B: Tensor, options: Loss) -> Tensor:
+    """Noise levels t [B] from uniform numbers in [0, 1]: shifted towards noise, a share of them at exactly 1."""
+    shift = options.time_shift
+    shifted = shift * uniform_B / (1 + (shift - 1) * uniform_B)
+    return torch.where(one_B < options.time_one, torch.ones(()), shifted)
+
+
+def interpolate(clean_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:
+    """z_t: the straight path of flow matching."""
+    t = t_B.view(-1, 1, 1, 1, 1)
+    return (1 - t) * clean_BCTHW + t * noise_BCTHW
+
+
+def region_weights(known_B4THW: Tensor, lips_BTHW: Tensor | None, gated_B: Tensor, options: Loss) -> Tensor:
+    """What an error weighs at each latent [B, 1, T, H, W].
+
+    Eq. 2: w1 where pixels are given, w2 where they are to be invented (V_m: the share of a latent's four frames that is
+    given). L_face: where ``gated_B``, times M_lip, if lips are seen at all.
+    """
+    known_B1THW = known_B4THW.float().mean(1, keepdim=True)
+    weights = options.known_weight * known_B1THW + options.unknown_weight * (1 - known_B1THW)
+    if lips_BTHW is None:
+        return weights
+    lips_B1THW = lips_BTHW.float().unsqueeze(1)
+    gate = (gated_B.to(lips_B1THW.device) & (lips_B1THW.sum((1, 2, 3, 4)) > 0)).view(-1, 1, 1, 1, 1)
+    return torch.where(gate, lips_B1THW * weights, weights)
+
+
+def flow_loss(
+    velocity_BCTHW: Tensor, clean_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor, weights_B1THW: Tensor, options: Loss
+) -> Tensor:
+    """Eq. 1, ‖v - u‖², weighted: one loss per sample [B]."""
+    error_BCTHW = (velocity_BCTHW.float() - (noise_BCTHW - clean_BCTHW).float()).square()
+    error_B1THW = error_BCTHW.mean(1, keepdim=True) * weights_B1THW
+    loss_B = error_B1THW.mean((1, 2, 3, 4))
+    if options.mean == "region":
+        loss_B = loss_B / weights_B1THW.mean((1, 2, 3, 4)).clamp(min=1e-6)
+    if options.sigma_weight == "capped":
+        loss_B = loss_B * (4 * t_B.square()).clamp(max=1)
+    return loss_B
