@@ -19,9 +19,10 @@ CHANNELS, LATENTS, SIDE, TOKENS, AUDIO = 4, 3, 4, 20, 16
 def save_transformer(folder: Path, **given: Any) -> Path:
     """A model folder that holds nothing but a transformer."""
     torch.manual_seed(0)
-    usual = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 2 * CHANNELS + 4}
+    usual: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 2 * CHANNELS + 4}
     usual |= {"out_channels": CHANNELS, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2}
-    model: Any = SkyReelsAudioTransformer3DModel(**usual | {"audio_dim": AUDIO} | given)
+    usual |= {"audio_dim": AUDIO} | given
+    model: Any = SkyReelsAudioTransformer3DModel(**usual)
     for name, parameter in model.named_parameters():
         if "audio_attn.to_out" in name:  # which starts at zero
             torch.nn.init.normal_(parameter, std=0.1)
@@ -68,7 +69,14 @@ class NoiseSource:
 
 
 def flow_recipe(folder: Path, **given: Any) -> FlowRecipe:
-    usual = {"task": "flow", "output": folder / "run", "model": folder / "model", "data": [], "train": "all"}
+    usual: dict[str, Any] = {
+        "task": "flow",
+        "output": folder / "run",
+        "model": folder / "model",
+        "data": [],
+        "train": "all",
+    }
     usual |= {"curriculum": {"image": 0.5, "editing": 0.3, "text": 0.2}, "loss": {"mask_gate": 0.3}}
     usual |= {"optimisation": options(steps=20, batch=4, learning_rate=0.003, clip_norm=1e9, log_every=1)}
-    return FlowRecipe(**usual | given)
+    usual |= given
+    return FlowRecipe(**usual)

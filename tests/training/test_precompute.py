@@ -82,13 +82,15 @@ def made(tmp_path_factory) -> Path:
 
 
 def job(folder: Path, **given: Any) -> Precompute:
-    usual = {"manifest": folder / "m.parquet", "model": folder / "model", "out": folder / "shards"}
-    return Precompute(**usual | {"sizes": (SIZE,), "latents": LATENTS, "held_out": 0.0} | given)
+    usual: dict[str, Any] = {"manifest": folder / "m.parquet", "model": folder / "model", "out": folder / "shards"}
+    usual |= {"sizes": (SIZE,), "latents": LATENTS, "held_out": 0.0} | given
+    return Precompute(**usual)
 
 
 def shards(folder: Path, batch: int = 2, **given: Any) -> Shards:
     usual: dict[str, Any] = {"folders": [folder], "batch": batch, "seed": 0, "quality": [Quality()], "text_tokens": 24}
-    return Shards(**usual | {"device": CPU} | given)
+    usual |= {"device": CPU} | given
+    return Shards(**usual)
 
 
 def test_a_folder_becomes_a_manifest(made):

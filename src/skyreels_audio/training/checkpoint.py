@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from skyreels_audio.media import InputError
 from skyreels_audio.training.distributed import World, plain_name
@@ -115,7 +116,7 @@ def save_state(state: State, folder: Path, keep: int, world: World) -> None:
         world.barrier()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is one process alone
-            dcp.save(state.tensors(), checkpoint_id=partial, no_dist=world.size == 1)
+            save(state.tensors(), checkpoint_id=partial, no_dist=world.size == 1)
         own = [path for path in partial.iterdir() if path.name.startswith(f"__{world.rank}_")]
         hashes = {path.name: _settle(path) for path in own}
     except (OSError, RuntimeError, CheckpointException) as error:
@@ -162,7 +163,7 @@ def load_state(state: State, folder: Path, world: World) -> bool:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                dcp.load(tensors, checkpoint_id=newest, no_dist=world.size == 1)
+                load(tensors, checkpoint_id=newest, no_dist=world.size == 1)
         except (CheckpointException, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{newest} belongs to another model ({_reason(error)}); give another output, or delete it."

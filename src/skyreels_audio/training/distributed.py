@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def world_size() -> int:
@@ -111,7 +112,7 @@ def spread(modules: nn.ModuleDict, world: World, parallel: str, half: bool) -> N
         for part in list(module.modules()):
             if type(part).__name__ in repeated:
                 fully_shard(part, mesh=mesh, mp_policy=policy)
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)  # weights are looked at in between
 
 
 @contextmanager
@@ -139,4 +140,4 @@ def plain_name(name: str) -> str:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may lie in shards, put together in every process."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore[reportCallIssue]
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

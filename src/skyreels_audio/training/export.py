@@ -58,7 +58,7 @@ def export_lora(weights: dict[str, Tensor], alpha: float, folder: Path) -> None:
     rank = next(tensor.shape[0] for name, tensor in weights.items() if "lora_A" in name)
     # Loaders differ in where they look for alpha; a scale of 1 is the same to all of them.
     scaled = {name: tensor * (alpha / rank if "lora_B" in name else 1) for name, tensor in weights.items()}
-    layers = {name.replace(".default", ""): tensor.contiguous() for name, tensor in scaled.items()}
+    layers: Any = {name.replace(".default", ""): tensor.contiguous() for name, tensor in scaled.items()}
     WanPipeline.save_lora_weights(partial, transformer_lora_layers=layers)
     _replace(partial, folder)
 

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,12 +147,12 @@ def file_rows(path: Path, digest: str, seconds: float, every: int = 1) -> list[M
             break
         labels = _labels(tracker, label_frames(end - start), every)
         if labels is not None:
-            span = {"start": start, "end": end, "fps": info.fps, "width": info.width, "height": info.height}
-            rows.append(ManifestRow(str(path), hash=digest, **span, **labels))
+            row = ManifestRow(str(path), start, end, info.fps, digest, info.width, info.height)
+            rows.append(replace(row, **labels))
     return [judged(path, row, audio) for row in rows]
 
 
-def _labels(tracker: faces.FaceTracker, frames: int, every: int) -> dict[str, np.ndarray] | None:
+def _labels(tracker: faces.FaceTracker, frames: int, every: int) -> dict[str, Any] | None:
     """Face boxes and landmarks of the speaker; None where the face is seen in less than half of the frames."""
     tracks = tracker.tracks()
     if not tracks or len(tracks[0].frames) < len(tracks[0].faces) / 2:

@@ -14,7 +14,7 @@ class Optimisation(Strict):
 
     steps: int
     batch: int  # samples of one step, over all processes and accumulated parts
-    accumulation: int = Field(1, ge=1)  # parts that a process computes one after the other
+    accumulation: int = Field(default=1, ge=1)  # parts that a process computes one after the other
     learning_rate: float
     schedule: Literal["cosine", "constant"] = "cosine"  # after the warm-up
     warmup_steps: int = 100
@@ -29,9 +29,9 @@ class Optimisation(Strict):
     gradient_checkpointing: bool = False  # blocks are computed again on the way back
     activation_offload: bool = False  # what the way back needs waits in the memory of the host
     save_every: int = 500
-    keep: int = Field(2, ge=1)  # states; an older one is there if the newest is damaged
+    keep: int = Field(default=2, ge=1)  # states; an older one is there if the newest is damaged
     sample_every: int = 1000
     log_every: int = 20
     tracker: Literal["tensorboard", "trackio", "wandb", "none"] = "tensorboard"  # beside metrics.jsonl
-    spike: float | None = Field(30.0, gt=1)  # a gradient this many times the median of the last ones is skipped
-    bad_steps: int = Field(5, ge=1)  # so many skipped in a row, and the run goes back to its last state
+    spike: float | None = Field(default=30.0, gt=1)  # a gradient this many times the median of the last ones is skipped
+    bad_steps: int = Field(default=5, ge=1)  # so many skipped in a row, and the run goes back to its last state

@@ -53,10 +53,10 @@ class Quality(Strict):
 class Curriculum(Strict):
     """What one training step makes of a clip (paper, section 2.3). Shares are of samples and sum to 1."""
 
-    image: float = Field(1.0, ge=0)  # image animation: the first frame is given
-    editing: float = Field(0.0, ge=0)  # video editing: all but the lower face is given
-    text: float = Field(0.0, ge=0)  # nothing is given
-    drop: float = Field(0.15, ge=0, le=1)  # reference (of editing too), audio and text, each independently
+    image: float = Field(default=1.0, ge=0)  # image animation: the first frame is given
+    editing: float = Field(default=0.0, ge=0)  # video editing: all but the lower face is given
+    text: float = Field(default=0.0, ge=0)  # nothing is given
+    drop: float = Field(default=0.15, ge=0, le=1)  # reference (of editing too), audio and text, each independently
     quality: list[Quality] = [Quality()]
 
     @model_validator(mode="after")
@@ -72,20 +72,20 @@ class Curriculum(Strict):
 class Loss(Strict):
     """How the error of the velocity is weighed. The defaults are eq. 1 as printed: uniform t, plain mean square."""
 
-    time_shift: float = Field(1.0, gt=0)  # t' = s·t / (1 + (s-1)·t); 1 is uniform
-    time_one: float = Field(0.0, ge=0, le=1)  # share of samples at pure noise
+    time_shift: float = Field(default=1.0, gt=0)  # t' = s·t / (1 + (s-1)·t); 1 is uniform
+    time_one: float = Field(default=0.0, ge=0, le=1)  # share of samples at pure noise
     sigma_weight: Literal["none", "capped"] = "none"  # "capped": min(1, 4t²), the error of the clean latent near noise
-    known_weight: float = Field(1.0, ge=0)  # w1 of eq. 2, on what is given
-    unknown_weight: float = Field(1.0, ge=0)  # w2 of eq. 2, on what is to be invented
-    mask_gate: float = Field(0.0, ge=0, le=1)  # p_mask of L_face: how often the lips alone count
+    known_weight: float = Field(default=1.0, ge=0)  # w1 of eq. 2, on what is given
+    unknown_weight: float = Field(default=1.0, ge=0)  # w2 of eq. 2, on what is to be invented
+    mask_gate: float = Field(default=0.0, ge=0, le=1)  # p_mask of L_face: how often the lips alone count
     mean: Literal["everywhere", "region"] = "everywhere"  # "region": over the weights' sum, so that small lips count
 
 
 class Lora(Strict):
     """Train low-rank adapters of the backbone instead of its weights."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float = 16.0
+    rank: int = Field(default=16, ge=1)
+    alpha: int = 16
     targets: str = r"blocks\.\d+\.((attn1|attn2|audio_attn)\.(to_q|to_k|to_v|to_out\.0)|ffn\.net\.(0\.proj|2))"
 
 
