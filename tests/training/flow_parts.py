@@ -77,6 +77,6 @@ def flow_recipe(folder: Path, **given: Any) -> FlowRecipe:
         "train": "all",
     }
     usual |= {"curriculum": {"image": 0.5, "editing": 0.3, "text": 0.2}, "loss": {"mask_gate": 0.3}}
-    usual |= {"optimisation": options(steps=20, batch=4, learning_rate=0.003, clip_norm=1e9, log_every=1)}
+    usual |= {"optimisation": options(steps=20, batch=4, learning_rate=0.003, schedule="constant", log_every=1)}
     usual |= given
     return FlowRecipe(**usual)
