@@ -28,24 +28,32 @@ class Velocity(Protocol):
         ...
 
 
+def transformer_velocity(transformer: Any, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    """The transformer's velocity of [noise, mask, reference] in channels, in the order of Wan; training calls it too.
+
+    ``t`` is one timestep, or one per sample [B].
+    """
+    return transformer(
+        hidden_states=torch.cat([latents_BCTHW, conditions.known_B4THW, conditions.reference_BCTHW], dim=1),
+        timestep=t.expand(latents_BCTHW.shape[0]).to(latents_BCTHW.device),
+        encoder_hidden_states=conditions.text_BSD,
+        encoder_hidden_states_image=conditions.image_BND,
+        audio_hidden_states=conditions.audio_BAD,
+        audio_positions=conditions.audio_positions_A,
+        video_positions=conditions.video_positions_T,
+        return_dict=False,
+    )[0].to(latents_BCTHW.dtype)
+
+
 class TransformerVelocity:
-    """The transformer as a velocity: [noise, mask, reference] in channels, in the order of Wan."""
+    """The transformer as a ``Velocity``, without gradients."""
 
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
 
     @torch.no_grad()
     def __call__(self, latents_BCTHW: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        return self.transformer(
-            hidden_states=torch.cat([latents_BCTHW, conditions.known_B4THW, conditions.reference_BCTHW], dim=1),
-            timestep=t.expand(latents_BCTHW.shape[0]).to(latents_BCTHW.device),
-            encoder_hidden_states=conditions.text_BSD,
-            encoder_hidden_states_image=conditions.image_BND,
-            audio_hidden_states=conditions.audio_BAD,
-            audio_positions=conditions.audio_positions_A,
-            video_positions=conditions.video_positions_T,
-            return_dict=False,
-        )[0].to(latents_BCTHW.dtype)
+        return transformer_velocity(self.transformer, latents_BCTHW, t, conditions)
 
 
 @dataclass(frozen=True, eq=False)

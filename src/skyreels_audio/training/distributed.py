@@ -3,7 +3,6 @@
 Start with ``torchrun --nproc-per-node N -m skyreels_audio train RECIPE``.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,20 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-
-def world_size() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Which of them this is."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def local_rank() -> int:
-    """Which of those on this machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+from skyreels_audio.acceleration.ranks import local_rank, rank, world_size
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Shapes: F pixel frame, T latent frame, H W pixels, h w latent grid, S text token
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from skyreels_audio import faces
 from skyreels_audio.faces.track import smooth_runs
-from skyreels_audio.generation.conditions import build_reference, encode_text, spatial_factor
+from skyreels_audio.generation.encoders import encode_image, encode_text
+from skyreels_audio.generation.latents import build_reference, spatial_factor
 from skyreels_audio.generation.masks import editing_known, lip_weight
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.generation.settings import Settings
@@ -58,6 +60,10 @@ class Encoders:
         for name in ("text_encoder", "audio_encoder", "vae", "image_encoder"):
             if (component := getattr(pipeline, name)) is not None:
                 component.to(device)
+        # What `encode_image` asks of a pipeline; the transformer itself is not loaded.
+        transformer = SimpleNamespace(config=SimpleNamespace(**self.config), dtype=torch.float32)
+        image = {name: getattr(pipeline, name) for name in ("image_encoder", "image_processor")}
+        self.reader = SimpleNamespace(transformer=transformer, _execution_device=device, **image)
         self.step = spatial_factor(self.vae) * self.config["patch_size"][1]
 
     def text(self, prompt: str) -> Tensor:
@@ -65,13 +71,6 @@ class Encoders:
         tokens_SD = encode_text([prompt], self.pipeline.tokenizer, self.pipeline.text_encoder, self.text_tokens)[0]
         used = int(tokens_SD.abs().sum(1).nonzero().max()) + 1
         return tokens_SD[:used].cpu()
-
-    def image(self, picture_HWC: np.ndarray) -> Tensor:
-        """CLIP tokens [N, D] of a picture, the last layer but one, as in Wan."""
-        encoder, processor = self.pipeline.image_encoder, self.pipeline.image_processor
-        pixels = processor(images=Image.fromarray(picture_HWC), return_tensors="pt").pixel_values
-        states = encoder(pixel_values=pixels.to(self.device, encoder.dtype), output_hidden_states=True).hidden_states
-        return states[-2][0].cpu()
 
     @property
     def margin(self) -> int:
@@ -135,8 +134,9 @@ class Encoders:
             "audio_positions_A": audio_positions_A,
             "video_positions_T": latent_positions(latents, self.fps),
         }
-        if self.config.get("image_dim") is not None:
-            tensors["image_ND"] = self.image(frames_FHWC[0]).to(torch.bfloat16)
+        image_BND = encode_image(self.reader, frames_FHWC[0])
+        if image_BND is not None:
+            tensors["image_ND"] = image_BND[0].cpu().to(torch.bfloat16)
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 

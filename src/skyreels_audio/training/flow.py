@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.settings import Settings
+from skyreels_audio.generation.step import transformer_velocity
 from skyreels_audio.media import InputError
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.training.batch import Batch, Source, generator_of
@@ -142,17 +143,7 @@ class FlowTask:
         """One loss per sample [B]."""
         noise_BCTHW, t_B = noise_BCTHW.to(self.device), t_B.to(self.device)
         noisy_BCTHW = interpolate(batch.clean_BCTHW, noise_BCTHW, t_B)
-        # What `generation` calls at every step, with gradients.
-        velocity_BCTHW = self.modules["transformer"](
-            hidden_states=torch.cat([noisy_BCTHW, conditions.known_B4THW, conditions.reference_BCTHW], dim=1),
-            timestep=1000 * t_B,
-            encoder_hidden_states=conditions.text_BSD,
-            encoder_hidden_states_image=conditions.image_BND,
-            audio_hidden_states=conditions.audio_BAD,
-            audio_positions=conditions.audio_positions_A,
-            video_positions=conditions.video_positions_T,
-            return_dict=False,
-        )[0]
+        velocity_BCTHW = transformer_velocity(self.modules["transformer"], noisy_BCTHW, 1000 * t_B, conditions)
         weights = region_weights(conditions.known_B4THW, batch.lips_BTHW, gated_B, options)
         return flow_loss(velocity_BCTHW, batch.clean_BCTHW, noise_BCTHW, t_B, weights, options)
 

@@ -27,8 +27,8 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 from skyreels_audio import faces, media
+from skyreels_audio.acceleration.ranks import rank, world_size
 from skyreels_audio.media import SAMPLE_RATE, InputError
-from skyreels_audio.training.distributed import rank, world_size
 from skyreels_audio.training.encode import Encoders, Tensors, Window, crop_to, labels_at
 from skyreels_audio.training.manifest import ManifestRow, file_hash, read_manifest
 
