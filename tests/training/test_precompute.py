@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from skyreels_audio import media
+from skyreels_audio.generation.encoders import encode_reference
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError, VideoWriter
 from skyreels_audio.models.convert import convert_backbone
@@ -146,10 +147,10 @@ def test_samples_are_what_generation_sees(made):
 
     small = np.stack([np.asarray(Image.fromarray(f).resize((64, 64), Image.Resampling.LANCZOS)) for f in frames])
     settings = pipeline.settings(height=64, width=64)
-    reference, known = pipeline.reference(small[:1], None, 3, settings)
+    reference, known = encode_reference(pipeline, small[:1], None, 3, settings)
     torch.testing.assert_close(batch.conditions.reference_BCTHW, reference, atol=2e-2, rtol=2e-2)
     assert torch.equal(batch.conditions.known_B4THW, known)
-    clean, _ = pipeline.reference(small, None, 3, settings)
+    clean, _ = encode_reference(pipeline, small, None, 3, settings)
     torch.testing.assert_close(batch.clean_BCTHW, clean, atol=2e-2, rtol=2e-2)
     text = encoders.text("a woman").float()
     torch.testing.assert_close(batch.conditions.text_BSD[0, : len(text)], text, atol=2e-2, rtol=2e-2)
