@@ -1,6 +1,7 @@
 """Bad input, interrupted runs and memory while converting."""
 
 import errno
+import json
 import os
 import pickle
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_checkpoints import save_diffusers, save_original, save_whisper, tiny_transformer
 
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
@@ -113,6 +114,46 @@ def test_a_truncated_audio_encoder_is_named_before_the_long_work(source, whisper
     with pytest.raises(InputError, match="cut cannot be loaded as WhisperEncoder"):
         convert_backbone(source, tmp_path / "out", tmp_path / "cut")
     assert not (tmp_path / "out.partial" / "transformer").exists()
+
+
+@pytest.mark.parametrize("heads", [5, 16, 0, "two", None])
+def test_heads_that_do_not_divide_the_width_are_told(heads, whisper, tmp_path):
+    """Width 24: into 5 heads not at all, into 16 not evenly; None says nothing and 24 is less than Wan's head."""
+    save_original(tiny_transformer(FAMILY), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({} if heads is None else {"num_heads": heads}))
+    with pytest.raises(InputError, match=r"num_heads .* does not divide the width 24"):
+        convert_backbone(tmp_path, tmp_path / "out", whisper)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_configuration_that_contradicts_itself_is_told(source, whisper, tmp_path):
+    shutil.copytree(source, tmp_path / "odd")
+    path = tmp_path / "odd" / "transformer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attention_head_dim": 7}))
+    with pytest.raises(InputError, match=r"No transformer can be made|wrong size"):
+        convert_backbone(tmp_path / "odd", tmp_path / "out", whisper)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("component", ["transformer", "vae", "text_encoder", "audio_encoder"])
+def test_weights_that_are_not_finite_are_told(component, value, source, whisper, tmp_path):
+    shutil.copytree(source, tmp_path / "model")
+    shutil.copytree(whisper, tmp_path / "whisper")
+    folder = tmp_path / "whisper" if component == "audio_encoder" else tmp_path / "model" / component
+    (path,) = folder.glob("*.safetensors")
+    weights = load_file(path)
+    name = max(weights, key=lambda name: weights[name].numel())
+    weights[name].flatten()[-1] = value
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"{folder}.* holds values that are not finite in .*{name[-8:]}"):
+        convert_backbone(tmp_path / "model", tmp_path / "out", tmp_path / "whisper")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pickle_of_weights_that_are_not_finite_is_told(tmp_path):
+    torch.save({"token_embedding": {"weight": torch.full((3, 2), torch.nan).to(torch.float8_e4m3fn)}}, tmp_path / "t5")
+    with pytest.raises(InputError, match="t5 holds values that are not finite in token_embedding.weight"):
+        tensors.read_state_dict(tmp_path / "t5")["token_embedding.weight"].load()
 
 
 def test_an_encoder_of_another_make_is_told(tmp_path):

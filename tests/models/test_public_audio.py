@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
 from tiny_checkpoints import save_diffusers
 from transformers import CLIPVisionModel, UMT5EncoderModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
@@ -16,12 +17,19 @@ from transformers import CLIPVisionModel, UMT5EncoderModel, Wav2Vec2FeatureExtra
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
+from skyreels_audio.generation.sampling import set_timesteps
 from skyreels_audio.generation.step import Batched, plan_step
 from skyreels_audio.generation.windows import Windows
 from skyreels_audio.media import InputError
 from skyreels_audio.models.audio_features import encode_audio_features, loudness_gain
 from skyreels_audio.models.convert import convert_audio_model
-from skyreels_audio.models.convert.audio_models import audio_config, read_audio_weights
+from skyreels_audio.models.convert.audio_models import (
+    FANTASYTALKING_DEFAULTS,
+    MULTITALK_DEFAULTS,
+    SKYREELS_V3_DEFAULTS,
+    audio_config,
+    read_audio_weights,
+)
 from skyreels_audio.models.convert.encoders import convert_image_encoder, convert_text_encoder
 from skyreels_audio.models.convert.tensors import write_shards
 from skyreels_audio.models.convert.transformer import read_backbone, with_audio
@@ -192,6 +200,15 @@ def test_wav2vec_features_are_the_authors(wav2vec, model):
     assert (again == features).all()  # the resampling leaves no trace in the encoder
 
 
+def test_a_partial_last_frame_has_features_if_the_authors_give_it_some(wav2vec):
+    """MultiTalk and InfiniteTalk take int(25 s), SkyReels-V3 ceil(25 s)."""
+    for seconds, floor, ceil in ((3.3, 82, 83), (2.0, 50, 50), (0.01, 1, 1)):
+        samples = np.resize(voice(), round(seconds * 16000))
+        for rounding, count in (("floor", floor), ("ceil", ceil)):
+            features, positions = encode_audio_features(samples, *wav2vec, "multitalk", 25, rounding)
+            assert len(features) == count and positions.tolist() == [2 * i for i in range(count)]
+
+
 def test_positions_cover_the_sound(wav2vec):
     for fps in (23.0, 25.0):
         for model in ("multitalk", "fantasytalking"):
@@ -230,8 +247,6 @@ def test_text_and_image_encoder_of_the_original_layout(tmp_path):
 @pytest.mark.parametrize("model", ["multitalk", "fantasytalking"])
 def test_guidance_order_of_a_converted_model_is_the_one_it_was_trained_for(model, tmp_path):
     """v from named branches by our guidance equals the authors' formula (order A or B)."""
-    from skyreels_audio.models.convert.audio_models import FANTASYTALKING_DEFAULTS, MULTITALK_DEFAULTS
-
     defaults = FANTASYTALKING_DEFAULTS if model == "fantasytalking" else MULTITALK_DEFAULTS
     text, audio = Scale.parse(defaults["text_guidance_scale"]), Scale.parse(defaults["audio_guidance_scale"])
     values = {frozenset(): 1.0, frozenset({"text"}): 2.0, frozenset({"audio"}): 5.0, frozenset({"text", "audio"}): 11.0}
@@ -249,6 +264,23 @@ def test_guidance_order_of_a_converted_model_is_the_one_it_was_trained_for(model
     s_t, s_a = text(0.0), audio(0.0)
     expected = 1 + s_t * (2 - 1) + s_a * (11 - 2) if model == "fantasytalking" else 1 + s_t * (11 - 5) + s_a * (5 - 1)
     assert v == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "steps", "expected"),
+    [
+        (SKYREELS_V3_DEFAULTS, 4, [1000, 956.6, 846.5, 10.9]),
+        (MULTITALK_DEFAULTS, 3, [1000, 875.1, 7.0]),
+        (FANTASYTALKING_DEFAULTS, 4, [1000, 937.5, 833.3, 625.0]),
+    ],
+    ids=["SkyReels-V3", "MultiTalk", "FantasyTalking"],
+)
+def test_timesteps_of_a_converted_model_are_the_authors(defaults, steps, expected):
+    """Their sigma' = shift sigma / (1 + (shift - 1) sigma) of evenly spaced sigma, from 1 to 0.001 or to 1 / steps."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=defaults["shift"])
+    timesteps = set_timesteps(scheduler, steps, "cpu", defaults["timestep_spacing"])
+    assert timesteps.tolist() == pytest.approx(expected, abs=0.06)
+    assert (1000 * scheduler.sigmas).tolist() == pytest.approx([*timesteps.tolist(), 0], abs=1e-3)
 
 
 def fantasytalking_weights(width: int) -> dict[str, torch.Tensor]:
@@ -330,6 +362,10 @@ def test_a_converted_audio_model_speaks(model, tmp_path):
     settings = pipeline.settings()
     assert (settings.height, settings.width) == (720, 1280)
     assert settings.guidance_order == ("text_last" if model == "multitalk" else "audio_last")
+    assert settings.timestep_spacing == ("linspace" if model == "multitalk" else "trailing")
+    # The backbone's folder has UniPC; the audio model has the schedule it was made for.
+    assert isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler)
+    assert pipeline.scheduler.config["shift"] == (7 if model == "multitalk" else 5)
     portrait = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     options: dict[str, Any] = {"height": 32, "width": 32, "num_inference_steps": 2, "window": 5, "overlap": 2}
     videos = []

@@ -113,7 +113,9 @@ def accelerated(pipe: Any, acceleration: Acceleration, settings: Settings) -> It
     transformer = pipe.transformer
     if acceleration.compile:
         transformer.compile_repeated_blocks()
-    timesteps = set_timesteps(pipe.scheduler, settings.num_inference_steps, pipe._execution_device)
+    timesteps = set_timesteps(
+        pipe.scheduler, settings.num_inference_steps, pipe._execution_device, settings.timestep_spacing
+    )
     before = pipe.executor
     try:
         with step_cache(transformer, acceleration, settings, timesteps) as velocity, ExitStack() as stack:

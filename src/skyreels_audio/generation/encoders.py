@@ -75,7 +75,9 @@ def encode_conditions(
     audio_BAD = audio_positions_A = activity_T = None
     if model.transformer.config.audio_dim is not None:
         encoder = model.feature_extractor, model.audio_encoder, model.transformer.config.frame_window
-        audio_AD, audio_positions_A = encode_audio_features(waveform_n, *encoder, settings.fps)
+        audio_AD, audio_positions_A = encode_audio_features(
+            waveform_n, *encoder, settings.fps, settings.audio_feature_rounding
+        )
         audio_BAD = audio_AD[None].to(device)
         if settings.silence_guidance_fade:
             activity_A = voice_activity(waveform_n)

@@ -294,7 +294,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         """Noise → latents [1, C, T, H, W] of what is computed: all, or the prepared box."""
         conditions = prepared.conditions if prepared.box is None else prepared.conditions.crop(*prepared.box)
         noise_BCTHW = self.noise(conditions, generator, latents)
-        set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device)
+        spacing = settings.timestep_spacing
+        set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device, spacing)
 
         def on_step_end(step: int, t: Tensor, latents_BCTHW: Tensor) -> Tensor:
             if callback_on_step_end is None:

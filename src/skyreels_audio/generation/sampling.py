@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -76,14 +76,18 @@ def sample(
     return latents_BCTHW
 
 
-def set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> Tensor:
+def set_timesteps(
+    scheduler: Any, steps: int, device: torch.device | str, spacing: Literal["trailing", "linspace"] = "trailing"
+) -> Tensor:
     """Prepare a scheduler for so many steps; returns its timesteps.
 
-    Euler's are evenly spaced from sigma 1 to 1 / steps before the shift, as in Wan. Left to itself the scheduler would
-    spend the last step next to sigma 0, where nothing is left to decide: of three steps a third.
+    Euler's are evenly spaced before the shift, from sigma 1 to 1 / steps as in Wan ("trailing"), or to 1 / 1000 as in
+    the MultiTalk family ("linspace"). Neither is diffusers' default, which shifts the least sigma twice. Other
+    schedulers have rules of their own.
     """
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=device)
+        last = 1 / steps if spacing == "trailing" else 1 / scheduler.config["num_train_timesteps"]
+        scheduler.set_timesteps(sigmas=np.linspace(1, last, steps).tolist(), device=device)
     else:
         scheduler.set_timesteps(steps, device=device)
     return torch.as_tensor(scheduler.timesteps)

@@ -21,6 +21,8 @@ class Settings:
         window, overlap: in latent frames (of four pixel frames). Longer videos are made in overlapping windows.
         fusion: how windows meet (``windows``).
         guidance_order, unconditional_drops: see ``guidance.Guidance``.
+        timestep_spacing: see ``sampling.set_timesteps``.
+        audio_feature_rounding: whether a last, partial frame has features of its own (``encode_audio_features``).
         silence_guidance_fade: audio guidance fades where the voice is silent, so that it does not exaggerate silence.
         hybrid_steps: video editing sees the video for this many steps and then only its first frame (eq. 4); None: all.
         colour_strength: 0 … 1, how far colours are brought back to the reference's (``colour.unify_colours``).
@@ -42,6 +44,8 @@ class Settings:
     overlap: int = 5
     fusion: Fusion = "bidirectional"
     guidance_order: Literal["audio_last", "text_last"] = "audio_last"
+    timestep_spacing: Literal["trailing", "linspace"] = "trailing"
+    audio_feature_rounding: Literal["ceil", "floor"] = "ceil"
     unconditional_drops: tuple[str, ...] = ("text", "audio", "reference")
     silence_guidance_fade: bool = False
     hybrid_steps: int | None = None
@@ -64,6 +68,8 @@ class Settings:
             "overlap": (overlaps, f"at least 2 latents and less than the window of {self.window}"),
             "fusion": (self.fusion in get_args(Fusion), "bidirectional, unidirectional or none"),
             "guidance_order": (self.guidance_order in ("audio_last", "text_last"), "audio_last or text_last"),
+            "timestep_spacing": (self.timestep_spacing in ("trailing", "linspace"), "trailing or linspace"),
+            "audio_feature_rounding": (self.audio_feature_rounding in ("ceil", "floor"), "ceil or floor"),
             "unconditional_drops": (drops <= {"text", "audio", "reference"}, "some of text, audio, reference"),
             "hybrid_steps": (self.hybrid_steps is None or self.hybrid_steps >= 0, "none or a number, not negative"),
             "edit_region": (self.edit_region in get_args(EditRegion), "everything, face or mouth"),

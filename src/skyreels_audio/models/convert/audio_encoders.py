@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from skyreels_audio.bundled import bundled
 from skyreels_audio.media import InputError
 from skyreels_audio.models.convert.hub import local_folder
-from skyreels_audio.models.convert.tensors import link_tree
+from skyreels_audio.models.convert.tensors import check_weights, finite, link_tree
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def whisper_components(source: str | Path | None) -> AudioComponents:
 
     def write(out: Path) -> None:
         if ours:
+            check_weights(folder / "audio_encoder")
             for name in ("audio_encoder", "feature_extractor"):
                 link_tree(folder / name, out / name)
             return
@@ -96,4 +97,6 @@ def _load(model_class: Any, folder: Path) -> Any:
     missing = set(report["missing_keys"]) - {"masked_spec_embed"}  # which only training reads
     if missing:
         raise InputError(f"{folder} lacks weights: {', '.join(sorted(missing)[:5])}.")
+    for name, tensor in model.state_dict().items():
+        finite(tensor, name, folder)
     return model

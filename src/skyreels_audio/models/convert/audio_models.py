@@ -14,7 +14,8 @@ from skyreels_audio.models.convert.tensors import Tensors, read_state_dict, why
 from skyreels_audio.models.convert.transformer import read_backbone, translate, with_audio
 
 # Guidance: FantasyTalking adds audio to what text gives, the MultiTalk family text to what audio gives; all keep the
-# picture in the null. SkyReels-V3-A2V is distilled to 4 steps without guidance.
+# picture in the null. SkyReels-V3-A2V is distilled to 4 steps without guidance. Each brings its own schedule, which is
+# Euler's, whatever the scheduler of the backbone.
 FANTASYTALKING_DEFAULTS = {
     "shift": 5.0,
     "num_inference_steps": 30,
@@ -22,6 +23,7 @@ FANTASYTALKING_DEFAULTS = {
     "audio_guidance_scale": 5.0,
     "text_guidance_scale": 5.0,
     "guidance_order": "audio_last",
+    "timestep_spacing": "trailing",
 }
 MULTITALK_DEFAULTS = {
     "shift": 7.0,
@@ -30,12 +32,15 @@ MULTITALK_DEFAULTS = {
     "audio_guidance_scale": 4.0,
     "text_guidance_scale": 5.0,
     "guidance_order": "text_last",
+    "timestep_spacing": "linspace",
+    "audio_feature_rounding": "floor",
 }
 SKYREELS_V3_DEFAULTS = MULTITALK_DEFAULTS | {
     "shift": 11.0,
     "num_inference_steps": 4,
     "audio_guidance_scale": 1.0,
     "text_guidance_scale": 1.0,
+    "audio_feature_rounding": "ceil",
 }
 
 

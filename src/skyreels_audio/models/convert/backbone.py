@@ -17,10 +17,9 @@ from skyreels_audio.models.convert.encoders import convert_autoencoder, convert_
 from skyreels_audio.models.convert.hub import local_folder
 from skyreels_audio.models.convert.tensors import (
     Tensors,
+    check_weights,
     link_tree,
     read_json,
-    read_safetensors,
-    weight_files,
     write_shards,
 )
 from skyreels_audio.models.convert.transformer import STEM, read_backbone, with_audio
@@ -111,7 +110,8 @@ def write_model(
     if out.exists():
         raise InputError(f"{out} exists already; give another name or delete it.")
     report = progress or (lambda component, done, total: None)
-    classes = component_classes(folder, image=config["image_dim"] is not None)
+    own_schedule = "timestep_spacing" in defaults
+    classes = component_classes(folder, image=config["image_dim"] is not None, own_schedule=own_schedule)
     partial = out.with_name(out.name + ".partial")
     made_of = made_of | {"audio_encoder": str(encoder.folder.resolve()), "dtype": str(dtype)}
     record = json.dumps(made_of | {"transformer": config}, indent=2)
@@ -130,7 +130,11 @@ def write_model(
                 write_shards(partial / name, STEM, converted, functools.partial(report, name))
                 (partial / name / "config.json").write_text(json.dumps(config, indent=2))
             else:
-                write_component(name, folder, partial / name, defaults)
+                linked = (folder / name).is_dir() and not (name == "scheduler" and own_schedule)
+                if linked:
+                    link_component(name, folder, partial / name)
+                else:
+                    convert_component(name, folder, partial / name, defaults["shift"])
             report(name, 1, 1)
         classes |= encoder.classes
         absent = {name: [None, None] for name in ("image_encoder", "image_processor") if name not in classes}
@@ -155,27 +159,36 @@ def transformer_folder(folder: Path) -> Path:
     )
 
 
-def component_classes(folder: Path, image: bool) -> dict[str, tuple[str, str]]:
-    """The components to make and their classes; those of the source where it says."""
+def component_classes(folder: Path, image: bool, own_schedule: bool) -> dict[str, tuple[str, str]]:
+    """The components to make and their classes; those of the source where it says.
+
+    Args:
+        folder: the source.
+        image: whether the transformer reads CLIP tokens.
+        own_schedule: whether the model has another scheduler than the source.
+    """
     classes = dict(CLASSES)
     if (folder / "model_index.json").exists():
         given = read_json(folder / "model_index.json")
-        there = [name for name in classes if name in given and name != "transformer" and (folder / name).is_dir()]
+        ours = {"transformer", "scheduler"} if own_schedule else {"transformer"}
+        there = [name for name in classes if name in given and name not in ours and (folder / name).is_dir()]
         classes |= {name: tuple(given[name]) for name in there}
     return {name: value for name, value in classes.items() if image or not name.startswith("image_")}
 
 
-def write_component(name: str, source: Path, folder: Path, defaults: dict[str, Any]) -> None:
-    """One component: linked or copied from diffusers' layout, converted from the original one."""
-    if (source / name).is_dir():
-        if name in ("text_encoder", "image_encoder", "vae"):
-            for path in weight_files(source / name):
-                read_safetensors(path)  # raises if it is truncated
-        return link_tree(source / name, folder)
+def link_component(name: str, source: Path, folder: Path) -> None:
+    """One component of diffusers' layout, its weights checked."""
+    if name in ("text_encoder", "image_encoder", "vae"):
+        check_weights(source / name)
+    link_tree(source / name, folder)
+
+
+def convert_component(name: str, source: Path, folder: Path, shift: float) -> None:
+    """One component of the original layout; the scheduler is made anew."""
     if name == "scheduler":
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-        FlowMatchEulerDiscreteScheduler(shift=defaults["shift"]).save_pretrained(folder)
+        FlowMatchEulerDiscreteScheduler(shift=shift).save_pretrained(folder)
         return None
     if name == "image_processor":
         from transformers import CLIPImageProcessor

@@ -131,6 +131,17 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def check_weights(folder: Path) -> None:
+    """Read all weights of a model that is copied as it is.
+
+    Raises:
+        InputError: some are missing, cannot be read, or are not finite.
+    """
+    for path in weight_files(folder):
+        for tensor in read_safetensors(path).values():
+            tensor.load()
+
+
 def why(error: Exception) -> str:
     """What an error met while reading weights says of them."""
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -147,7 +158,8 @@ def read_state_dict(path: Path) -> Tensors:
             for name, part in value.items():
                 visit(f"{prefix}{name}.", part)
         elif isinstance(value, Tensor):
-            tensors[prefix[:-1]] = Lazy(tuple(value.shape), value.dtype, lambda: value)
+            name = prefix[:-1]
+            tensors[name] = Lazy(tuple(value.shape), value.dtype, lambda: finite(value, name, path))
 
     visit("", read_pickle(path))
     return tensors
@@ -252,6 +264,18 @@ def link_tree(source: Path, folder: Path) -> None:
             shutil.copyfile(path, target)
 
 
+def finite(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """The tensor itself.
+
+    Raises:
+        InputError: it holds values that are not finite, as a training that diverged leaves them.
+    """
+    values = tensor.float() if tensor.dtype.itemsize == 1 and tensor.is_floating_point() else tensor
+    if not torch.isfinite(values).all():
+        raise InputError(f"{path} holds values that are not finite in {name}; a model with such weights cannot work.")
+    return tensor
+
+
 def _load(path: Path, name: str) -> Tensor:
     with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
+        return finite(file.get_tensor(name), name, path)

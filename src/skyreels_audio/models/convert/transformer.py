@@ -67,6 +67,10 @@ def original_config(tensors: Tensors, given: dict[str, Any], folder: Path) -> di
         depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
         image_norm = tensors.get("condition_embedder.image_embedder.norm1.weight")
         heads = given.get("num_heads", width // WAN_HEAD_DIM)
+        if not isinstance(heads, int) or heads < 1 or width % (2 * heads):
+            raise InputError(
+                f"{folder / 'config.json'}: num_heads {heads!r} does not divide the width {width} into even parts."
+            )
         return {
             "patch_size": patch,
             "num_attention_heads": heads,
@@ -121,8 +125,12 @@ def with_audio(
             f"The backbone reads {config['in_channels']} channels; only {config['out_channels']} or {channels} will do."
         )
 
-    with torch.device("meta"):
-        model = SkyReelsAudioTransformer3DModel(**config)
+    try:
+        with torch.device("meta"):
+            model = SkyReelsAudioTransformer3DModel(**config)
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "its sizes contradict each other"
+        raise InputError(f"No transformer can be made of this config.json: {reason}.") from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     dtype = next(tensors["proj_out.weight"].dtype for tensors in shards if "proj_out.weight" in tensors)
     if extra is None:
