@@ -4,7 +4,7 @@ Legend: B batch, C latent channel, T H W latent grid, L video token (L = T · H/
 A audio token, D audio feature, E projected audio width, N heads, M model width.
 """
 
-from dataclasses import dataclass
+import inspect
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,9 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 
 from skyreels_audio.models.audio_attention import AudioContext, SkyReelsAudioBlock
+from skyreels_audio.models.embedded import Embedded, PatchTokens, repeated_reference, sigmas
 from skyreels_audio.models.rope import (
     FRAMES_PER_LATENT,
-    Rotary,
     TokenClock,
     clock_dtype,
     latent_positions,
@@ -46,32 +46,7 @@ A sampler's last step, from a sigma below the floor to 0, then leaves at most 0.
 """
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """What `embed` hands to `run_blocks` and `head`."""
-
-    hidden_BLM: Tensor
-    context_BSM: Tensor
-    modulation: Tensor
-    """Six modulation vectors per sample [B, 6, M] (per token [B, L, 6, M] when the timestep is)."""
-    temb: Tensor
-    rotary: Rotary
-    audio: AudioContext | None
-    grid: tuple[int, int, int]
-    """Patches along T, H, W."""
-    noisy_BCTHW: Tensor
-    timestep: Tensor
-    base_BCTHW: Tensor | None
-    """The repeated reference the network adds to; None unless `reference_residual`."""
-    unknown_B1THW: Tensor | None
-    """What share of a latent the network may change: 1 - known; None unless `reference_residual`."""
-
-
-class PatchTokens(nn.Module):
-    """Patches [B, M, T, H, W] → video tokens [B, L, M]; a module, so that context parallelism can split its output."""
-
-    def forward(self, patches_BMTHW: Tensor) -> Tensor:
-        return patches_BMTHW.flatten(2).transpose(1, 2).contiguous()
+WAN_ARGUMENTS = tuple(inspect.signature(WanTransformer3DModel.__init__).parameters)[1:]
 
 
 class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
@@ -140,34 +115,10 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         exact_timesteps: bool = False,
         frame_window: FrameWindow | None = None,
     ) -> None:
-        super().__init__(
-            patch_size=patch_size,
-            num_attention_heads=num_attention_heads,
-            attention_head_dim=attention_head_dim,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            text_dim=text_dim,
-            freq_dim=freq_dim,
-            num_layers=0,  # the blocks are ours, below
-            image_dim=image_dim,
-            rope_max_seq_len=rope_max_seq_len,
-            pos_embed_seq_len=pos_embed_seq_len,
-            eps=eps,
-            ffn_dim=ffn_dim,
-            cross_attn_norm=cross_attn_norm,
-            qk_norm=qk_norm,
-            added_kv_proj_dim=added_kv_proj_dim,
-        )
+        # The blocks are ours, below.
+        super().__init__(**{name: self.config[name] for name in WAN_ARGUMENTS} | {"num_layers": 0})
         self.register_to_config(num_layers=num_layers)
-        if patch_size[0] != 1:
-            raise ValueError(f"patch_size {tuple(patch_size)}: a patch must hold one latent frame, so begin with 1.")
-        if reference_residual and in_channels != 2 * out_channels + MASK_CHANNELS:
-            raise ValueError(
-                f"reference_residual needs in_channels = 2 * out_channels + {MASK_CHANNELS} = "
-                f"{2 * out_channels + MASK_CHANNELS} (noise, mask, condition), got {in_channels}."
-            )
-        if frame_window not in BLOCKS:
-            raise ValueError(f"frame_window {frame_window!r}: it is one of {', '.join(map(str, BLOCKS))}.")
+        _check_config(self.config)
         width = num_attention_heads * attention_head_dim
         audio_width = audio_width or width
         self.blocks = nn.ModuleList(
@@ -384,12 +335,15 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         return patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
-def repeated_reference(mask_B4THW: Tensor, cond_BCTHW: Tensor) -> Tensor:
-    """Condition latents where known; elsewhere the first latent, if it is a reference: the guess that nothing moves."""
-    known = mask_B4THW.mean(dim=1, keepdim=True)
-    return cond_BCTHW * known + cond_BCTHW[:, :, :1] * known[:, :, :1] * (1 - known)
-
-
-def sigmas(timestep_B: Tensor) -> Tensor:
-    """Noise levels of timesteps 1000 sigma, shaped to multiply latents [B, C, T, H, W]."""
-    return timestep_B.float().view(-1, 1, 1, 1, 1) / 1000
+def _check_config(config: Any) -> None:
+    """Raises ValueError: arguments of the transformer contradict each other."""
+    if config.patch_size[0] != 1:
+        raise ValueError(f"patch_size {tuple(config.patch_size)}: a patch must hold one latent frame, so begin with 1.")
+    channels = 2 * config.out_channels + MASK_CHANNELS
+    if config.reference_residual and config.in_channels != channels:
+        raise ValueError(
+            f"reference_residual needs in_channels = 2 * out_channels + {MASK_CHANNELS} = {channels} (noise, mask, "
+            f"condition), got {config.in_channels}."
+        )
+    if config.frame_window not in BLOCKS:
+        raise ValueError(f"frame_window {config.frame_window!r}: it is one of {', '.join(map(str, BLOCKS))}.")
