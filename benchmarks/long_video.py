@@ -19,6 +19,7 @@ import numpy as np
 from table import Row, plain, write
 
 from skyreels_audio.media import read_audio
+from skyreels_audio.threads import offered_cores
 
 ROOT = Path(__file__).parents[1]
 RATE = 16000
@@ -47,7 +48,7 @@ def main() -> None:
         "model": options.model.name,
         "date": time.strftime("%Y-%m-%d"),
         "steps": options.steps or "the checkpoint's",
-        "processors": len(os.sched_getaffinity(0)),
+        "processors": offered_cores(),
         "load before": round(load, 1),  # seconds measured on a busy machine say little
     }
     write(options.output, "long_video", "What length costs", rows, about)

@@ -14,6 +14,8 @@ from pathlib import Path
 from table import Row, plain, write
 from workbench import Workbench
 
+from skyreels_audio.threads import offered_cores
+
 ROOT = Path(__file__).parents[1]
 PARTS = ("autoencoder", "lips", "pictures", "silence", "text", "speed")
 
@@ -48,7 +50,7 @@ def main() -> None:
         "audio guidance": bench.settings.audio_guidance_scale,
         "text guidance": bench.settings.text_guidance_scale,
         "seconds": round(time.perf_counter() - started),
-        "processors": len(os.sched_getaffinity(0)),
+        "processors": offered_cores(),
         "load before": round(load, 1),  # seconds measured on a busy machine say little
     }
     print("\n" + plain(rows))

@@ -8,7 +8,6 @@ transformer; three branches with and without what acceleration/ offers to save w
 """
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from skyreels_audio.generation.inputs import frame_picture
 from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.step import Batched, Executor, TransformerVelocity, Velocity, plan_step
 from skyreels_audio.media import VideoWriter, read_image
+from skyreels_audio.threads import bound_threads
 
 BRANCHES = ("text and voice", "without voice", "nothing given")
 PHASES = {
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--plain-steps", type=int, default=50)
     parser.add_argument("--chart", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    bound_threads()
     pipe: Any = SkyReelsAudioPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
     settings = pipe.settings()
     rng = np.random.default_rng(0)

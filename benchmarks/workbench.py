@@ -16,6 +16,9 @@ from skyreels_audio import evaluation
 from skyreels_audio.generation.decoding import decode
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.synthetic.render import Renderer
+from skyreels_audio.threads import bound_threads
+
+bound_threads()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from skyreels_audio import cli
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "skyreels_audio"
 LAYERS = [
-    {"bundled"},
+    {"bundled", "threads"},
     {"media", "faces"},
     {"models"},
     {"generation"},

@@ -15,6 +15,7 @@ from skyreels_audio.cli.curate import curate, review
 from skyreels_audio.cli.data import synthesize
 from skyreels_audio.cli.generate import generate
 from skyreels_audio.cli.training import train
+from skyreels_audio.threads import bound_threads
 
 from skyreels_audio.cli.app import app as page  # isort: skip
 
@@ -35,6 +36,7 @@ for verb in (manifest, precompute, check_data):  # what a training is given
 
 def main() -> None:
     """Run the command. What the person at the keyboard can mend ends in one sentence and exit code 2."""
+    bound_threads()
     from skyreels_audio.media import InputError
 
     try:
