@@ -21,7 +21,7 @@ from skyreels_audio.generation.sampling import set_timesteps
 from skyreels_audio.generation.step import Batched, plan_step
 from skyreels_audio.generation.windows import Windows
 from skyreels_audio.media import InputError
-from skyreels_audio.models.audio_features import encode_audio_features, loudness_gain
+from skyreels_audio.models.audio_features import FeatureRounding, encode_audio_features, loudness_gain
 from skyreels_audio.models.convert import convert_audio_model
 from skyreels_audio.models.convert.audio_models import (
     FANTASYTALKING_DEFAULTS,
@@ -202,11 +202,14 @@ def test_wav2vec_features_are_the_authors(wav2vec, model):
 
 def test_a_partial_last_frame_has_features_if_the_authors_give_it_some(wav2vec):
     """MultiTalk and InfiniteTalk take int(25 s), SkyReels-V3 ceil(25 s)."""
-    for seconds, floor, ceil in ((3.3, 82, 83), (2.0, 50, 50), (0.01, 1, 1)):
+    cases: list[tuple[float, FeatureRounding, int]] = [(3.3, "floor", 82), (3.3, "ceil", 83), (0.01, "floor", 1)]
+    cases += [(2.0, "floor", 50), (2.0, "ceil", 50)]
+    for seconds, rounding, count in cases:
         samples = np.resize(voice(), round(seconds * 16000))
-        for rounding, count in (("floor", floor), ("ceil", ceil)):
-            features, positions = encode_audio_features(samples, *wav2vec, "multitalk", 25, rounding)
-            assert len(features) == count and positions.tolist() == [2 * i for i in range(count)]
+        features, positions = encode_audio_features(
+            samples, *wav2vec, frame_window="multitalk", fps=25, rounding=rounding
+        )
+        assert len(features) == count and positions.tolist() == [2 * i for i in range(count)]
 
 
 def test_positions_cover_the_sound(wav2vec):
@@ -280,7 +283,8 @@ def test_timesteps_of_a_converted_model_are_the_authors(defaults, steps, expecte
     scheduler = FlowMatchEulerDiscreteScheduler(shift=defaults["shift"])
     timesteps = set_timesteps(scheduler, steps, "cpu", defaults["timestep_spacing"])
     assert timesteps.tolist() == pytest.approx(expected, abs=0.06)
-    assert (1000 * scheduler.sigmas).tolist() == pytest.approx([*timesteps.tolist(), 0], abs=1e-3)
+    sigmas = torch.as_tensor(scheduler.sigmas)
+    assert (1000 * sigmas).tolist() == pytest.approx([*timesteps.tolist(), 0], abs=1e-3)
 
 
 def fantasytalking_weights(width: int) -> dict[str, torch.Tensor]:

@@ -116,7 +116,8 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         frame_window: FrameWindow | None = None,
     ) -> None:
         # The blocks are ours, below.
-        super().__init__(**{name: self.config[name] for name in WAN_ARGUMENTS} | {"num_layers": 0})
+        wan: dict[str, Any] = {name: self.config[name] for name in WAN_ARGUMENTS}
+        super().__init__(**wan | {"num_layers": 0})
         self.register_to_config(num_layers=num_layers)
         _check_config(self.config)
         width = num_attention_heads * attention_head_dim
