@@ -202,14 +202,14 @@ def test_wav2vec_features_are_the_authors(wav2vec, model):
 
 def test_a_partial_last_frame_has_features_if_the_authors_give_it_some(wav2vec):
     """MultiTalk and InfiniteTalk take int(25 s), SkyReels-V3 ceil(25 s)."""
-    cases: list[tuple[float, FeatureRounding, int]] = [(3.3, "floor", 82), (3.3, "ceil", 83), (0.01, "floor", 1)]
-    cases += [(2.0, "floor", 50), (2.0, "ceil", 50)]
-    for seconds, rounding, count in cases:
-        samples = np.resize(voice(), round(seconds * 16000))
-        features, positions = encode_audio_features(
-            samples, *wav2vec, frame_window="multitalk", fps=25, rounding=rounding
-        )
-        assert len(features) == count and positions.tolist() == [2 * i for i in range(count)]
+    expected: dict[FeatureRounding, list[int]] = {"floor": [82, 50, 1], "ceil": [83, 50, 1]}
+    for rounding, counts in expected.items():
+        for seconds, count in zip((3.3, 2.0, 0.01), counts, strict=True):
+            samples = np.resize(voice(), round(seconds * 16000))
+            features, positions = encode_audio_features(
+                samples, *wav2vec, frame_window="multitalk", fps=25, rounding=rounding
+            )
+            assert len(features) == count and positions.tolist() == [2 * i for i in range(count)]
 
 
 def test_positions_cover_the_sound(wav2vec):

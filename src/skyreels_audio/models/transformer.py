@@ -115,9 +115,9 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         exact_timesteps: bool = False,
         frame_window: FrameWindow | None = None,
     ) -> None:
-        # The blocks are ours, below.
         wan: dict[str, Any] = {name: self.config[name] for name in WAN_ARGUMENTS}
-        super().__init__(**wan | {"num_layers": 0})
+        wan["num_layers"] = 0  # the blocks are ours, below
+        super().__init__(**wan)
         self.register_to_config(num_layers=num_layers)
         _check_config(self.config)
         width = num_attention_heads * attention_head_dim
