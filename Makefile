@@ -1,11 +1,11 @@
-# make demo · make test · make check · make bench-model · make bench · make bench-gpu · make bench-refactor · make bench-render
+# make demo · make test · make test-anywhere · make check · make bench-model · make bench · make bench-gpu · make bench-refactor · make bench-render
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check bench bench-gpu bench-model bench-refactor bench-render
+.PHONY: demo test test-anywhere check bench bench-gpu bench-model bench-refactor bench-render
 
 demo: .venv/core
 	$(BIN)/skyreels-audio generate
@@ -25,6 +25,15 @@ bench-live: .venv/development
 
 test: .venv/development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+# The suite in random orders, with the instructions of older processors too: no test may rest on rounding, order or speed.
+SEEDS ?= 20
+test-anywhere: .venv/development
+	for seed in $$(seq $(SEEDS)); do for capability in default avx2 ''; do \
+		echo "seed $$seed, processor: $${capability:-this one}"; \
+		env OMP_NUM_THREADS=1 $${capability:+ATEN_CPU_CAPABILITY=$$capability} $(BIN)/python -m pytest \
+			-p randomly --randomly-seed=$$seed --numprocesses $(JOBS) || exit 1; \
+	done; done
 
 check: .venv/development
 	$(BIN)/ruff check
