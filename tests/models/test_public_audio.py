@@ -367,6 +367,7 @@ def test_a_converted_audio_model_speaks(model, tmp_path):
     assert (settings.height, settings.width) == (720, 1280)
     assert settings.guidance_order == ("text_last" if model == "multitalk" else "audio_last")
     assert settings.timestep_spacing == ("linspace" if model == "multitalk" else "trailing")
+    assert not settings.silence_guidance_fade
     # The backbone's folder has UniPC; the audio model has the schedule it was made for.
     assert isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler)
     assert pipeline.scheduler.config["shift"] == (7 if model == "multitalk" else 5)

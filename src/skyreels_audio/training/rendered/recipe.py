@@ -75,6 +75,17 @@ class ClipsRecipe(Strict):
     generation_defaults: dict[str, Any] = {}  # of the exported checkpoint, see generation.settings
     optimisation: Optimisation
 
+    @field_validator("text_encoder")
+    @classmethod
+    def _is_umt5(cls, given: dict[str, Any]) -> dict[str, Any]:
+        from transformers import UMT5Config
+
+        unknown = given.keys() - UMT5Config().to_dict().keys()
+        if unknown or "d_model" not in given:
+            wrong = f"there is no {', '.join(sorted(unknown))}" if unknown else "d_model is missing"
+            raise ValueError(f"the text encoder is UMT5, by the arguments of its configuration; {wrong}")
+        return given
+
     @field_validator("generation_defaults")
     @classmethod
     def _are_settings(cls, given: dict[str, Any]) -> dict[str, Any]:

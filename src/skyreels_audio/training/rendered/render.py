@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skyreels_audio.media import InputError
 from skyreels_audio.models.autoencoder import CausalVideoAutoencoder
 from skyreels_audio.synthetic.bank import SpeechBank, speech_bank
 from skyreels_audio.synthetic.speech import augment
@@ -136,6 +137,13 @@ def _bank(path: Path, split: str) -> SpeechBank:
 
 @lru_cache(maxsize=1)
 def _autoencoder(path: Path) -> CausalVideoAutoencoder:
+    """Raises InputError: the folder holds another autoencoder; its weights would be left out, and random ones used."""
+    try:
+        given = CausalVideoAutoencoder.load_config(path)["_class_name"]
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} holds no autoencoder: its config.json is missing or names no class.") from error
+    if given != CausalVideoAutoencoder.__name__:
+        raise InputError(f"{path} holds {given}; rendered clips are encoded by {CausalVideoAutoencoder.__name__}.")
     return CausalVideoAutoencoder.from_pretrained(path).eval()
 
 
