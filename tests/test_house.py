@@ -65,16 +65,14 @@ def test_only_media_touches_codecs() -> None:
 @pytest.mark.parametrize("module", ["skyreels_audio", "skyreels_audio.cli"])
 def test_importing_costs_little(module: str) -> None:
     script = f"""
-import sys, time
-start = time.process_time()
+import sys
 import {module}
-print(time.process_time() - start)
-heavy = {{"torch", "numpy", "av", "PIL", "diffusers", "transformers", "scipy"}} & set(sys.modules)
+heavy = {{"torch", "numpy", "av", "PIL", "pydantic", "diffusers", "transformers", "scipy"}} & set(sys.modules)
 assert not heavy, heavy
+assert len(sys.modules) < 300, len(sys.modules)  # counted, not timed: no machine is too slow for it
 """
-    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True) for _ in range(3)]
-    assert all(run.returncode == 0 for run in runs), runs[0].stderr
-    assert min(float(run.stdout) for run in runs) < 0.3  # seconds of computing; the least is the cost itself
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_run_imports_what_its_checkpoint_needs(short_voice: Path, tmp_path: Path) -> None:
