@@ -139,7 +139,8 @@ def _bank(path: Path, split: str) -> SpeechBank:
 def _autoencoder(path: Path) -> CausalVideoAutoencoder:
     """Raises InputError: the folder holds another autoencoder; its weights would be left out, and random ones used."""
     try:
-        given = CausalVideoAutoencoder.load_config(path)["_class_name"]
+        config: Any = CausalVideoAutoencoder.load_config(path)
+        given = config["_class_name"]
     except (OSError, KeyError) as error:
         raise InputError(f"{path} holds no autoencoder: its config.json is missing or names no class.") from error
     if given != CausalVideoAutoencoder.__name__:
