@@ -43,7 +43,7 @@ class Limit(Strict):
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
     def __str__(self) -> str:
-        bounds = [f"≥ {self.min:g}"] * (self.min is not None) + [f"≤ {self.max:g}"] * (self.max is not None)
+        bounds = [f"{sign} {bound:g}" for sign, bound in (("≥", self.min), ("≤", self.max)) if bound is not None]
         return ", ".join(bounds if self.among is None else [f"one of {self.among}"])
 
 
