@@ -29,7 +29,7 @@ SECONDS = 3.0  # of every base clip
 FOUND = {
     "two faces": ("content.most_faces", "content.single_face"),
     "no face": ("content.single_face", "portrait.coverage"),
-    "small face": ("portrait.face_share", "content.single_face"),
+    "small face": ("portrait.face_share", "content.single_face", "content.static", "quality.sharpness"),
     "subtitles": ("content.text",),
     "letterbox": ("content.letterbox",),
     "static": ("content.static",),

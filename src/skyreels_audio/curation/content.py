@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ EVERY = FPS // 2  # frames between two that are searched for faces
 TEXT_FRAMES = 2
 TEXT_SIDE = 416  # pixels to which the shorter side is brought for the text detector
 TEXT_SURE = 0.5  # its probability from which a pixel counts as text
-BLACK = 26  # grey levels: what a bar's brightest pixels stay under
+BLACK = 8  # grey levels: what a bar's brightest pixels stay under; dark walls are brighter
 STILL = 0.12  # mean grey step of two frames below which the picture stands
 FLAT = 0.6  # grey levels: deviation in a block of 8 x 8 pixels that has one colour
 
@@ -31,6 +32,7 @@ class Content(Stage):
     """
 
     name: ClassVar[str] = "content"
+    version: ClassVar[int] = 2
     people_model: Path | None = None
     people_score: float = 0.3
     _people: Any = PrivateAttr(None)
@@ -55,9 +57,11 @@ class Content(Stage):
         shown = footage(clip)
         frames_FHWC = shown.frames_FHWC
         sampled = frames_FHWC[EVERY // 2 :: EVERY] if len(frames_FHWC) > EVERY else frames_FHWC[:1]
-        counts = np.array([len(detect_faces(frame)) for frame in sampled])
+        faces = [detect_faces(frame) for frame in sampled]
+        counts = np.array([len(found) for found in faces])
         at_least_twice = np.sort(counts)[-2:][0]
-        texts = [self._text(frame) for frame in sampled[:: max(1, len(sampled) // TEXT_FRAMES)][:TEXT_FRAMES]]
+        looked_at = range(0, len(sampled), max(1, len(sampled) // TEXT_FRAMES))[:TEXT_FRAMES]
+        texts = [self._text(sampled[k], [face.box_xyxy for face in faces[k]]) for k in looked_at]
         return replace(
             clip,
             people=self._count_people(sampled),
@@ -96,8 +100,11 @@ class TextDetector:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
-    def __call__(self, frame: np.ndarray) -> float:
-        """Share of a picture (uint8 HWC, RGB) that text covers."""
+    def __call__(self, frame: np.ndarray, faces: Sequence[np.ndarray] = ()) -> float:
+        """Share of a picture (uint8 HWC, RGB) that text covers.
+
+        What lies within the boxes of ``faces`` (xyxy, pixels) does not count: the network takes blurred ones for text.
+        """
         from PIL import Image
 
         height, width = frame.shape[:2]
@@ -106,7 +113,11 @@ class TextDetector:
         small = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR), np.float32)
         pixels = (small[..., ::-1] / 127.5 - 1).transpose(2, 0, 1)[None]  # trained on BGR
         (probability,) = self._session.run(None, {self._input: np.ascontiguousarray(pixels)})
-        return float((np.asarray(probability) > TEXT_SURE).mean())
+        text_HW = np.asarray(probability)[0, 0] > TEXT_SURE
+        for box in faces:
+            left, top, right, bottom = np.clip(box * np.tile(np.divide(size, (width, height)), 2), 0, None).astype(int)
+            text_HW[top:bottom, left:right] = False
+        return float(text_HW.mean())
 
 
 def letterbox(luma_FHW: np.ndarray) -> float:

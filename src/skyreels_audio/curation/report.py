@@ -156,7 +156,7 @@ def _thumbnail(clip: Clip) -> str | None:
 
 
 def cost_table(clips: Iterable[Clip]) -> list[tuple[str, float, float]]:
-    """(stage, worker seconds for an hour that reaches it, share of all hours that reach it)."""
+    """(stage, processor seconds for an hour that reaches it, share of all hours that reach it)."""
     clips = list(clips)
     total = sum(clip.seconds or 0 for clip in clips)
     names = dict.fromkeys(name for clip in clips for name in clip.timings)
@@ -180,7 +180,7 @@ def _cost(clips: Sequence[Clip], recipe: Recipe) -> str:
             f"<tr><td>{name}</td><td>{seconds:.0f} s</td><td>{100 * share:.0f} %</td>"
             f"<td>{hours * needs.cpus:,.0f}</td></tr>"
         )
-    head = "<tr><th>stage</th><th>worker time per hour of video</th><th>reaches it</th><th>core hours</th></tr>"
+    head = "<tr><th>stage</th><th>processor time per hour of video</th><th>reaches it</th><th>core hours</th></tr>"
     said = f"{cores:,.0f} core hours (about ${cores * DOLLARS_PER_CORE_HOUR:,.0f} at ${DOLLARS_PER_CORE_HOUR} each)"
     if gpus:
         said += f" and {gpus:,.0f} GPU hours"

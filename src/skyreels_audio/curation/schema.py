@@ -25,7 +25,7 @@ class Clip:
     start: float = 0.0
     end: float = 0.0
     stages: dict[str, int] = field(default_factory=dict)  # stage → its version, of those that have run
-    timings: dict[str, float] = field(default_factory=dict)  # stage → seconds on one worker; "decode" is shared
+    timings: dict[str, float] = field(default_factory=dict)  # stage → processor seconds; "decode" is shared
     worker: str | None = None  # host:process that wrote the row
     finished: float | None = None  # when, seconds since 1970
     rejected: str | None = None  # "stage.column" of the first threshold that failed: later stages passed the clip on

@@ -24,6 +24,7 @@ CONTAINERS = {
     **dict.fromkeys((".mpg", ".mpeg"), "mpeg"),
     **{".avi": "avi", ".flv": "flv", ".wmv": "asf", ".ogv": "ogg"},
 }
+PICTURE = ("_pipe", "image2")  # how FFmpeg calls the containers that it reads single pictures from
 SCAN_SIDE = 72  # pixels of the frames in which cuts are looked for
 THUMBNAIL = 16  # cells per side of what is kept of a frame to compare pictures over time
 APART = 0.5  # seconds between the pictures that coherence compares
@@ -37,6 +38,8 @@ class Probe(Stage):
     def __call__(self, clip: Clip) -> Clip:
         path = Path(source_path(clip.source))
         found = probe_container(path)
+        if found.format.endswith(PICTURE):
+            raise InputError(f"{path} is a picture, not a video.")
         size = path.stat().st_size
         pixels = found.width * found.height * found.fps
         return replace(

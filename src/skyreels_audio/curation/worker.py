@@ -64,20 +64,20 @@ def score(job: Job, recipe: Recipe, only: frozenset[str] | None = None) -> list[
 def _clips(job: Job, recipe: Recipe) -> list[Clip]:
     """Probe and split a source: the rows of its clips, or one that says why there are none."""
     clip, stages = Clip(job.id, job.url), recipe.stages
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         clip = _done(stages.probe(clip), "probe", stages.probe.version, begun)
     except Exception as error:
         return [replace(clip, error=f"probe: {_sentence(error)}")]
     if failed := recipe.failures(clip, "probe"):
         return [replace(clip, rejected=failed[0])]
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         clips = stages.split(clip)
     except Exception as error:
         return [replace(clip, error=f"split: {_sentence(error)}")]
-    shared = (time.perf_counter() - begun) / len(clips)
-    return [_done(each, "split", stages.split.version, time.perf_counter() - shared) for each in clips]
+    shared = (time.process_time() - begun) / len(clips)
+    return [_done(each, "split", stages.split.version, time.process_time() - shared) for each in clips]
 
 
 def _score(clip: Clip, recipe: Recipe, only: frozenset[str] | None) -> Clip:
@@ -90,7 +90,7 @@ def _score(clip: Clip, recipe: Recipe, only: frozenset[str] | None) -> Clip:
         if name in needed and (only is None or name in only):
             try:
                 clip = _decoded(clip)
-                begun = time.perf_counter()
+                begun = time.process_time()
                 clip = _done(stage(clip), name, stage.version, begun)
             except Exception as error:
                 return replace(clip, error=f"{name}: {_sentence(error)}")
@@ -101,14 +101,14 @@ def _score(clip: Clip, recipe: Recipe, only: frozenset[str] | None) -> Clip:
 
 def _decoded(clip: Clip) -> Clip:
     """Decode now, so that its cost is not counted as that of the first stage that looks."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     footage(clip).frames_FHWC  # noqa: B018 (kept for the stages)
-    spent = clip.timings.get("decode", 0.0) + time.perf_counter() - begun
+    spent = clip.timings.get("decode", 0.0) + time.process_time() - begun
     return replace(clip, timings={**clip.timings, "decode": round(spent, 4)})
 
 
 def _done(clip: Clip, name: str, version: int, begun: float) -> Clip:
-    spent = round(time.perf_counter() - begun, 4)
+    spent = round(time.process_time() - begun, 4)
     return replace(clip, stages={**clip.stages, name: version}, timings={**clip.timings, name: spent})
 
 
