@@ -54,13 +54,14 @@ def test_a_pool_becomes_a_manifest(tmp_path: Path) -> None:
 
 def test_labels_reach_the_manifest(tmp_path: Path) -> None:
     from skyreels_audio.curation.manifest import export_manifest
-    from skyreels_audio.curation.recipe import Recipe, Stages
+    from skyreels_audio.curation.recipe import Recipe
     from skyreels_audio.curation.select import LIGHT, read_rows, select
     from skyreels_audio.curation.storage import Folder
 
+    done = {stage.name: stage.version for stage in Recipe().stages.active()}
     rng = np.random.default_rng(0)
     landmarks, boxes = rng.normal(size=26 * 136).astype(np.float32), rng.normal(size=26 * 4).astype(np.float32)
-    clip = Clip("s-0000", str(tmp_path / "s.mp4"), 1.0, 2.02, {name: 1 for name in Stages.model_fields})
+    clip = Clip("s-0000", str(tmp_path / "s.mp4"), 1.0, 2.02, done)
     known = {"hash": "0" * 64, "fps": 30.0, "sync_offset": -3, "sync_confidence": 0.5, "sync_method": "landmarks"}
     row = Clip(**{**vars(clip), **known, "landmarks": landmarks, "boxes": boxes, "seconds": 1.02, "language": "en"})
     out = Folder(tmp_path)

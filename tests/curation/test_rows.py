@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from skyreels_audio.curation.fingerprint import near_duplicates
-from skyreels_audio.curation.recipe import Limit, Recipe, Stages, read_recipe
+from skyreels_audio.curation.recipe import Limit, Recipe, read_recipe
 from skyreels_audio.curation.schema import COLUMNS, Clip, from_table, to_table
 from skyreels_audio.curation.select import DUPLICATE, UNSCORED, funnel, select
 from skyreels_audio.media import InputError
 
 ROOT = Path(__file__).parents[2]
-ALL: dict[str, int] = {name: 1 for name in Stages.model_fields}
+ALL = {stage.name: stage.version for stage in Recipe().stages.active()}
 
 
 def scored(name: str, **columns) -> Clip:
