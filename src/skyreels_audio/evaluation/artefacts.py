@@ -171,3 +171,28 @@ def error_over_codec(
     outside = source[:, outside_HW].astype(np.float32)
     own, least = (np.square(video[:, outside_HW] - outside).mean() for video in (frames, floor))
     return float(own / max(least, 1e-6))
+
+
+def sharpness(frames_FHWC: np.ndarray) -> float:
+    """How much blurring takes away, 0 (nothing: blurred already) to 1; mean over frames. Needs no reference.
+
+    One minus the blur of Crété, Dolmière, Ladret & Nicolas, 2007, the worse of both directions.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    found = []
+    for frame in frames_FHWC:
+        grey = luma(frame)
+        blurs = []
+        for axis in (0, 1):
+            own = np.abs(np.diff(grey, axis=axis))
+            after = np.abs(np.diff(uniform_filter1d(grey, 9, axis), axis=axis))
+            blurs.append(1 - np.maximum(own - after, 0).sum() / max(own.sum(), 1e-6))
+        found.append(1 - max(blurs))
+    return float(np.mean(found))
+
+
+def repeated_frames(frames_FHWC: np.ndarray, where_HW: np.ndarray) -> float:
+    """Share of frames that show the same as the one before them in the region while the video moves: dropped frames."""
+    change = np.abs(np.diff(luma(frames_FHWC[:, where_HW]), axis=0)).mean(1)
+    return float((change < 0.1 * np.median(change)).mean()) if len(change) else 0.0

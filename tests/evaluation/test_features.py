@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from skyreels_audio.evaluation.features import CHUNK, I3D, i3d, inception
+from skyreels_audio.evaluation.inception import InceptionV3
+from skyreels_audio.media import InputError
+
+
+def fill(state: dict[str, torch.Tensor]) -> None:
+    """Weights that depend on nothing but a formula."""
+    for index, (name, value) in enumerate(sorted(state.items())):
+        if name.endswith("num_batches_tracked"):
+            continue
+        n = torch.arange(value.numel(), dtype=torch.float64)
+        wave = torch.sin(n * 0.7 + index) + 0.3 * torch.sin(n * 0.013)
+        if value.dim() > 1:
+            wave = wave * 1.5 / value[0].numel() ** 0.5
+        else:
+            wave = 1 + 0.2 * wave if name.endswith(("running_var", "bn.weight")) else 0.1 * wave
+        value.copy_(wave.view(value.shape).float())
+
+
+def test_inception_computes_what_torch_fidelity_computes(tmp_path):
+    """The figures are those of torch-fidelity 0.4.0's FeatureExtractorInceptionV3 with the same weights and picture."""
+    state = InceptionV3().state_dict()
+    fill(state)
+    torch.save(state, tmp_path / "weights.pth")
+    y, x = np.mgrid[:90, :70]
+    picture = np.stack([(x * 3 + y) % 256, (y * 5) % 256, (x * y) % 256], -1).astype(np.uint8)
+    features = inception(tmp_path / "weights.pth")(picture[None])
+    theirs = [3016015.0, 161281.90625, 733.087708, 0, 0, 0, 0, 0, 0, 0, 0, 1941.988159, 0, 0, 0, 7094995.0]
+    np.testing.assert_allclose(features[0, ::128], theirs, rtol=3e-4, atol=1)
+
+
+@pytest.fixture(scope="module")
+def video() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (CHUNK + 3, 32, 40, 3), dtype=np.uint8)
+
+
+def test_i3d_gives_a_sample_per_chunk(tmp_path, video):
+    torch.save(I3D().state_dict(), tmp_path / "rgb_imagenet.pt")
+    assert i3d(tmp_path / "rgb_imagenet.pt")(video).shape == (1, 400)
+    with pytest.raises(ValueError, match="16 frames"):
+        i3d(tmp_path / "rgb_imagenet.pt")(video[:9])
+
+
+class Script(torch.nn.Module):
+    def forward(
+        self, video: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False
+    ) -> torch.Tensor:
+        assert rescale and resize and return_features
+        return video.mean((2, 3, 4))
+
+
+def test_i3d_as_a_script(tmp_path, video):
+    torch.jit.script(Script()).save(str(tmp_path / "i3d_torchscript.pt"))
+    features = i3d(tmp_path / "i3d_torchscript.pt")(video)
+    np.testing.assert_allclose(features, video[None, :CHUNK].mean((1, 2, 3)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("load", [inception, i3d])
+def test_other_files_are_refused_in_a_sentence(load, tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "missing.pth")
+    (tmp_path / "text.pth").write_text("not weights")
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "text.pth")
+    torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="does not hold the weights of .*: it lacks"):
+        load(tmp_path / "other.pth")
