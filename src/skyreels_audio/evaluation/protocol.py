@@ -35,7 +35,7 @@ class Protocol(_Strict):
     frames: int = Field(250, ge=16, description="of each clip that count, from its first on")
     crop: Literal["face", "none"] = Field("face", description="how clips are cut out of a data set's videos")
     weights: dict[Network, Weights] = {}
-    resamples: int = Field(50, ge=0, description="of the intervals of set distances; 0: none")
+    resamples: int = Field(20, ge=0, description="of the intervals of set distances; 0: none")
 
 
 def load_protocol(name: str | Path) -> Protocol:

@@ -8,6 +8,7 @@ A request is {"pictures": [path, …], "task": "quality" or "aesthetics"}; the p
 
 import json
 import sys
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM
 def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever the libraries print must not be an answer
     # The model's code is in its folder: that is how its authors publish it.
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         sys.argv[1], trust_remote_code=True, torch_dtype=torch.float16, device_map="auto"
     )
     for line in sys.stdin:

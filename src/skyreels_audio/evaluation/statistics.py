@@ -21,7 +21,7 @@ class Estimate:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def mean_estimate(values: Sequence[float], seed: int = 0, resamples: int = 2000) -> Estimate | None:
+def mean_estimate(values: Sequence[float] | np.ndarray, seed: int = 0, resamples: int = 2000) -> Estimate | None:
     """Mean of the finite values with its percentile bootstrap interval; None without any."""
     from scipy.stats import bootstrap
 
