@@ -1,11 +1,12 @@
 # make demo · make test · make test-anywhere · make check · make bench-model · make bench · make bench-gpu · make bench-refactor · make bench-render
+# make eval-synthetic · make tables · make metric-sanity
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-anywhere check bench bench-gpu bench-model bench-refactor bench-render
+.PHONY: demo test test-anywhere check bench bench-gpu bench-model bench-refactor bench-render eval-synthetic metric-sanity tables
 
 demo: .venv/core
 	$(BIN)/skyreels-audio generate
@@ -58,6 +59,18 @@ bench-refactor: .venv/development
 
 bench-render: .venv/development
 	$(BIN)/python benchmarks/render_speed.py
+
+# The paper's Table 1 offline, on drawn people and FOOTAGE=folder of recordings → docs/results/evaluation.md.
+eval-synthetic: .venv/development
+	$(BIN)/python benchmarks/eval_synthetic.py --workers $(JOBS) $(if $(FOOTAGE),--footage $(FOOTAGE))
+
+# Whether each metric notices its own faults, and only these → docs/results/metric_sanity.md.
+metric-sanity: .venv/development
+	$(BIN)/python benchmarks/metric_sanity.py $(if $(FOOTAGE),--footage $(FOOTAGE))
+
+# The paper's tables beside our figures → docs/results/tables.md.
+tables: .venv/development
+	$(BIN)/python benchmarks/tables.py
 
 # What is installed, as files that are older than what they were installed from when they need it again.
 .venv/core: pyproject.toml constraints.txt

@@ -32,13 +32,23 @@ def benchmark(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option()] = "auto",
+    suite: Annotated[
+        str | None, typer.Option(help="Make the videos of a suite: talking-50x30x20, or a YAML file.")
+    ] = None,
+    subset: Annotated[int, typer.Option(min=1, help="Of a suite: its first so many cases, balanced.")] = 50,
+    shard: Annotated[str, typer.Option(help="Of a suite: this process's part, such as 1/4.")] = "1/1",
+    out: Annotated[Path, typer.Option(help="Of a suite: the folder for inputs and videos.")] = Path("benchmark"),
 ) -> None:
-    """Time a video on this machine, phase by phase; or fit the step caches to a checkpoint."""
+    """Time a video on this machine, phase by phase; fit the step caches to a checkpoint; or make a suite's videos."""
     from skyreels_audio.media import SAMPLE_RATE, InputError, read_image
 
     if world_size() > 1:
         raise InputError("benchmark is for one process; what torchrun starts is generate.")
     model = model or bundled("weights/tiny")
+    if suite is not None:
+        from skyreels_audio.cli.suite import run_suite
+
+        return typer.echo(run_suite(suite, subset, model, out, shard, device, dtype))
     picture = read_image(image or bundled("examples/portrait.png"))
     voice_n = door.read_voice(audio or bundled("examples/voice.wav"))[: round(SAMPLE_RATE * seconds)]
     settings = door.read_settings(model, num_inference_steps=None if fit_teacache else steps)

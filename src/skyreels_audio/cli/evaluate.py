@@ -1,5 +1,6 @@
 """skyreels-audio evaluate"""
 
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,9 @@ from skyreels_audio.cli.progress import Progress
 
 PROTOCOL = "hdtf-100, lipsync-hdtf, internal, synthetic, or a YAML file."
 REFERENCE = "Folder of true clips (NAME.mp4), or with a cases.json, as --prepare and benchmark --suite write it."
+
+
+STUDY = "Ask raters about videos of two systems or more: their folders, each with the option; answers go to --out."
 
 
 def evaluate(
@@ -24,8 +28,13 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     prepare: Annotated[bool, typer.Option("--prepare", help="Make a protocol's set of cases from --videos.")] = False,
     videos: Annotated[Path | None, typer.Option(help="Of --prepare: a folder of downloaded videos.")] = None,
+    study: Annotated[list[Path] | None, typer.Option(help=STUDY)] = None,
+    tally: Annotated[bool, typer.Option("--tally", help="Count the answers of the study in --out.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --study, on this machine alone.")] = 8765,
 ) -> None:
     """Measure generated videos by a protocol; the same command goes on after any interruption."""
+    if study or tally:
+        return typer.echo(_tally(out) if tally else _ask(study or [], out, port))
     from skyreels_audio.evaluation.protocol import load_protocol
     from skyreels_audio.media import InputError
 
@@ -45,8 +54,6 @@ def evaluate(
     if (qalign is None) != (qalign_python is None):
         raise InputError("--qalign and --qalign-python go together: the model and the Python that runs it.")
 
-    from contextlib import ExitStack
-
     from skyreels_audio.evaluation.cases import read_cases
     from skyreels_audio.evaluation.evaluate import evaluate as measure
     from skyreels_audio.evaluation.measure import Networks
@@ -63,3 +70,35 @@ def evaluate(
         if "error" in clip:
             typer.echo(f"Warning: {clip['name']} is left out: {clip['error']}", err=True)
     typer.echo(f"{out / 'index.html'}: {len(found.clips)} clips; the figures are in metrics.json and metrics.md")
+
+
+def _ask(systems: list[Path], out: Path, port: int) -> str:
+    """Serve the study's page until it is interrupted; then what the answers say."""
+    from skyreels_audio.evaluation.study import Study
+    from skyreels_audio.evaluation.study_server import study_server
+    from skyreels_audio.media import InputError
+
+    study = Study.open(out, systems)
+    try:
+        server = study_server(study, port)
+    except OSError as error:
+        raise InputError(f"Port {port} cannot be used ({error.strerror}); give another --port.") from error
+    with server:
+        typer.echo(
+            f"http://127.0.0.1:{server.server_address[1]}  {len(study.clips)} clips of {len(study.systems)} systems"
+        )
+        typer.echo(f"Answers go to {study.answers_path}; Ctrl-C ends the study and counts them.")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return _tally(out) if study.answers() else f"{out}: no answers yet; the same command goes on"
+
+
+def _tally(folder: Path) -> str:
+    from skyreels_audio.evaluation.study import Study, tally
+    from skyreels_audio.media.files import replacing, writing
+
+    told = tally(Study.open(folder)).markdown()
+    path = folder / "tally.md"
+    with writing(path), replacing(path) as partial:
+        partial.write_text(told)
+    return told

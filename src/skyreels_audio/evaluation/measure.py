@@ -89,9 +89,9 @@ def read_frames(path: Path, protocol: Protocol) -> np.ndarray:
     return np.stack(frames)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measured:
-    """Figures and curves of one video; ``missing`` says why a figure is not there. Everything goes into JSON."""
+    """Figures and curves of one video, as they are found; ``missing`` says why one is not there. All go into JSON."""
 
     values: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)

@@ -1,21 +1,28 @@
 """Whom the metrics are measured on: drawn people and animated photographs, as the renderer's subjects."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skyreels_audio.synthetic.captions import Attributes
 from skyreels_audio.synthetic.subject import Subject
 
+if TYPE_CHECKING:
+    from skyreels_audio.synthetic.appearance import Appearance
+
 # Seeds of people beyond any that training draws; even ones are for fitting the measures, odd ones for applying them.
 FIRST_SEED = 1 << 40
 
 
-def drawn(split: str, number: int, look: str | None = None) -> tuple[Subject, Attributes]:
+def drawn(
+    split: str, number: int, look: str | None = None, restyle: "Callable[[Appearance], Appearance] | None" = None
+) -> tuple[Subject, Attributes]:
     """Drawn person `number` of a split, with a look of `appearance.LOOKS` instead of their own if one is given.
 
-    Those of the test split stand as `generate` frames a portrait, the others anywhere.
+    `restyle` changes how they look further. Those of the test split stand as `generate` frames a portrait, the others
+    anywhere.
     """
     from dataclasses import replace
 
@@ -31,6 +38,8 @@ def drawn(split: str, number: int, look: str | None = None) -> tuple[Subject, At
     appearance = sample_appearance(seed, identity)
     if look is not None:
         appearance = replace(appearance, look=look)
+    if restyle is not None:
+        appearance = restyle(appearance)
     background = sample_background(np.random.default_rng([seed, 3]))
     known = person_attributes(identity, appearance) | background_attributes(background)
     subject = dress(Rig.load(), identity, appearance, background)
