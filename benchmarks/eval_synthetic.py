@@ -64,9 +64,7 @@ def main() -> None:
     for suffix in ("json", "md"):
         shutil.copy(options.work / f"metrics.{suffix}", options.output / f"evaluation.{suffix}")
     print((options.output / "evaluation.md").read_text())
-    print(
-        f"{len(cases)} clips: generating took {seconds:.1f} s, measuring {measured:.1f} s; page: {options.work}/index.html"
-    )
+    print(f"{len(cases)} clips: generating took {seconds:.1f} s, measuring {measured:.1f} s; {options.work}/index.html")
 
 
 def _rendered(reference: Path, protocol: Protocol, count: int) -> list[Case]:
