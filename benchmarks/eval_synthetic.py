@@ -73,18 +73,19 @@ def _rendered(reference: Path, protocol: Protocol, count: int) -> list[Case]:
     renderer, cases = None, []
     for number in range(FIRST, FIRST + count):
         base = reference / f"drawn-{number}"
-        case = Case(base.name, *(base.with_suffix(each) for each in (".mp4", ".wav", ".png", ".phonemes.json")))
-        if not base.with_suffix(".mp4").exists():
+        truth, sound, picture, phonemes = (
+            base.with_suffix(each) for each in (".mp4", ".wav", ".png", ".phonemes.json")
+        )
+        if not truth.exists():
             renderer = renderer or Renderer((protocol.height, protocol.width))
             said = voice(number, protocol.frames / protocol.fps)
             subject, _ = drawn("test", number, "realistic")
             shown, _ = true_video(renderer, subject, speaking_motion(said, number))
-            assert case.voice and case.portrait and case.phonemes
-            write_sound(case.voice, said.waveform)
-            case.phonemes.write_text(json.dumps(said.phonemes, ensure_ascii=False))
-            media.write_image(case.portrait, portrait(renderer, subject)[0])
-            _write(base.with_suffix(".mp4"), shown.frames, protocol.fps, case.voice)
-        cases.append(case)
+            write_sound(sound, said.waveform)
+            phonemes.write_text(json.dumps(said.phonemes, ensure_ascii=False))
+            media.write_image(picture, portrait(renderer, subject)[0])
+            _write(truth, shown.frames, protocol.fps, sound)
+        cases.append(Case(base.name, truth, sound, picture, phonemes))
     return cases
 
 

@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    makers = [lambda number=number: rendered(number) for number in range(options.clips)]
+    makers: list[Callable[[], Good]] = [lambda number=number: rendered(number) for number in range(options.clips)]
     if options.footage is not None:
         paths = sorted(options.footage.glob("*.mp4"))
         chosen = paths[:: max(1, len(paths) // options.clips)][: options.clips]

@@ -38,7 +38,8 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     """True clips of a portrait whose light changes a little, and "generated" ones: softer, missing, broken."""
     root = tmp_path_factory.mktemp("evaluate")
     generated, reference = root / "generated", root / "reference"
-    generated.mkdir(), reference.mkdir()
+    generated.mkdir()
+    reference.mkdir()
     picture = Image.fromarray(media.read_image(PORTRAIT)).convert("RGB").resize((160, 160), Image.Resampling.LANCZOS)
     frames = [np.asarray(picture.point([min(int(v + 2 * np.sin(k)), 255) for v in range(256)] * 3)) for k in range(30)]
     soft = [np.asarray(Image.fromarray(frame).resize((60, 60)).resize((160, 160))) for frame in frames]

@@ -45,9 +45,11 @@ def read_cases(folder: Path) -> list[Case]:
     else:
         cases = []
         for path in folder.glob("*.mp4"):
-            beside = {"portrait": ".png", "voice": ".wav", "phonemes": ".phonemes.json"}
-            found = {key: folder / f"{path.stem}{suffix}" for key, suffix in beside.items()}
-            cases.append(Case(path.stem, path, **{key: each for key, each in found.items() if each.exists()}))
+            voice, portrait, phonemes = (
+                found if (found := folder / f"{path.stem}{suffix}").exists() else None
+                for suffix in (".wav", ".png", ".phonemes.json")
+            )
+            cases.append(Case(path.stem, path, voice, portrait, phonemes))
     if not cases:
         raise InputError(f"{folder} holds no cases: neither {INDEX} nor videos (*.mp4).")
     return sorted(cases, key=lambda case: case.name)

@@ -107,7 +107,8 @@ def measure(
     Raises InputError or ValueError, in one sentence, for a video that cannot be measured.
     """
     own = truth if truth is not None and video == case.truth else Seen.of(video, protocol)
-    voice_n = own.sound_n if case.sound in (None, video) else media.read_audio(case.sound, RATE)
+    sound = case.sound
+    voice_n = own.sound_n if sound is None or sound == video else media.read_audio(sound, RATE)
     out = Measured()
     _alone(own, out)
     _sync(own, networks, out)
