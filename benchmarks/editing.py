@@ -19,6 +19,7 @@ from table import Row, plain, write
 from workbench import Workbench
 
 from skyreels_audio.evaluation.lips import correlation, curve_agreement, lip_aperture_curve
+from skyreels_audio.evaluation.motion import amplitude_ratio
 from skyreels_audio.evaluation.quality import movement, psnr
 from skyreels_audio.generation.editing import CRF, edit_video, plan_edit
 from skyreels_audio.media import SAMPLE_RATE, VideoWriter, read_audio, read_video
@@ -68,7 +69,7 @@ def _measure(bench: Workbench, clip: Path, other: Path) -> dict[str, Any]:
     return result | {
         "own_r": own.r,
         "own_lag": own.lag,
-        "own_size": float(curves["own"].std() / curves["source"].std()),
+        "own_size": amplitude_ratio(curves["own"], curves["source"]),
         "dubbed_r": dubbed.r,
         "dubbed_lag": dubbed.lag,
         "dubbed_leak": correlation(curves["dubbed"], curves["source"]),
