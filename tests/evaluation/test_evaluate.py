@@ -53,7 +53,7 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def found(folders, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    evaluation = runner.evaluate(*folders, TINY, out)
+    evaluation = runner.evaluate(folders[0], folders[1], TINY, out)
     write_report(evaluation, read_cases(folders[1]), folders[0], out)
     return evaluation, out
 
@@ -93,7 +93,7 @@ def test_a_second_run_measures_only_what_changed(found, folders, monkeypatch):
     evaluation, out = found
     calls, measure = [], runner.measure
     monkeypatch.setattr(runner, "measure", lambda video, *rest: calls.append(video.name) or measure(video, *rest))
-    again = runner.evaluate(*folders, TINY, out)
+    again = runner.evaluate(folders[0], folders[1], TINY, out)
     assert calls == ["b.mp4"]  # what failed is tried again
     assert markdown(again) == markdown(evaluation)
 
@@ -102,7 +102,7 @@ def test_weights_that_are_not_the_protocols_are_refused(folders, tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"others")
     protocol = load_protocol("hdtf-100")
     with pytest.raises(InputError, match=r"is not weights-inception-2015-12-05-6726825d.pth of protocol hdtf-100"):
-        runner.evaluate(*folders, protocol, tmp_path, Networks(inception=tmp_path / "weights.pth"))
+        runner.evaluate(folders[0], folders[1], protocol, tmp_path, Networks(inception=tmp_path / "weights.pth"))
 
 
 def test_folders_without_a_common_case_are_refused(folders, tmp_path):

@@ -25,17 +25,17 @@ class Weights(_Strict):
 
 class Protocol(_Strict):
     name: str
-    table: str = Field("", description="of the paper that it follows")
+    table: str = Field(default="", description="of the paper that it follows")
     task: Literal["animate", "edit"] = "animate"
-    clips: int = Field(100, ge=1, description="how many are drawn from a data set")
-    seed: int = Field(0, description="of that drawing, and of the intervals")
-    fps: float = Field(25.0, gt=0)
-    width: int = Field(512, ge=64)
-    height: int = Field(512, ge=64)
-    frames: int = Field(250, ge=16, description="of each clip that count, from its first on")
-    crop: Literal["face", "none"] = Field("face", description="how clips are cut out of a data set's videos")
+    clips: int = Field(default=100, ge=1, description="how many are drawn from a data set")
+    seed: int = Field(default=0, description="of that drawing, and of the intervals")
+    fps: float = Field(default=25.0, gt=0)
+    width: int = Field(default=512, ge=64)
+    height: int = Field(default=512, ge=64)
+    frames: int = Field(default=250, ge=16, description="of each clip that count, from its first on")
+    crop: Literal["face", "none"] = Field(default="face", description="how clips are cut out of a data set's videos")
     weights: dict[Network, Weights] = {}
-    resamples: int = Field(20, ge=0, description="of the intervals of set distances; 0: none")
+    resamples: int = Field(default=20, ge=0, description="of the intervals of set distances; 0: none")
 
 
 def load_protocol(name: str | Path) -> Protocol:
