@@ -127,24 +127,24 @@ def _polygon(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def chin_edges(frames_FHWC: np.ndarray, points_F682: np.ndarray) -> np.ndarray:
-    """All steps below the jaw line [F], levels, added up along lines that go down from it, mean over the lines.
+def chin_change(frames_FHWC: np.ndarray, source_FHWC: np.ndarray, points_F682: np.ndarray) -> float:
+    """How much an edit changed what is below the jaw line: mean absolute difference to the source, levels.
 
-    Below a chin is neck, smooth; a second chin that an edit left there shows as an edge. Compare with the source's.
+    There is neck, which speech hardly moves; a second chin that an edit left there shows. Landmarks are the source's.
     """
     from scipy.ndimage import map_coordinates
 
     found = []
-    for frame, points, height in zip(frames_FHWC, points_F682, heights(points_F682), strict=True):
+    for frame, source, points, height in zip(frames_FHWC, source_FHWC, points_F682, heights(points_F682), strict=True):
         jaw = points[5:12]
         columns = np.linspace(jaw[:, 0].min(), jaw[:, 0].max(), 33)
         order = np.argsort(jaw[:, 0])
         start = np.interp(columns, jaw[order, 0], jaw[order, 1])
         rows = start[:, None] + np.arange(CHIN[0] * height, CHIN[1] * height)
-        sampled = map_coordinates(luma(frame), [rows - 0.5, np.broadcast_to(columns[:, None], rows.shape) - 0.5],
-                                  order=1, mode="nearest")  # fmt: skip
-        found.append(float(np.abs(np.diff(sampled, axis=1)).sum(1).mean()))
-    return np.array(found)
+        places = [rows - 0.5, np.broadcast_to(columns[:, None], rows.shape) - 0.5]
+        own, true = (map_coordinates(luma(each), places, order=1, mode="nearest") for each in (frame, source))
+        found.append(float(np.abs(own - true).mean()))
+    return float(np.mean(found))
 
 
 def codec_round_trip(frames_FHWC: np.ndarray, fps: float, crf: int) -> np.ndarray:

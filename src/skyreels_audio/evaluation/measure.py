@@ -271,10 +271,9 @@ def _against(own: Seen, truth: Seen, protocol: Protocol, out: Measured) -> None:
         "ssim": float(np.mean([quality.ssim(a, b) for a, b in zip(frames, true, strict=True)])),
     }
     if protocol.task == "edit":
-        edges, true_edges = (artefacts.chin_edges(s.frames_FHWC[chosen], s.points_F682[chosen]) for s in (own, truth))
         out.values |= {
             "jaw_line": 100 * motion.jaw_line_distance(own.points_F682, truth.points_F682),
-            "chin_edges": float(edges.mean() / max(true_edges.mean(), 1e-6)),
+            "chin": artefacts.chin_change(frames, true, truth.points_F682[chosen]),
             "outside": artefacts.error_over_codec(
                 own.frames_FHWC[:count], truth.frames_FHWC[:count], outside(truth), protocol.fps
             ),

@@ -46,7 +46,7 @@ METRICS = {
     "blinks": Metric("blinks", "→", "per minute", 1),
     "head_motion": Metric("head motion", "→", "face/s", 3),
     "jaw_line": Metric("jaw line, distance to the source's", "↓", "% of face", compares=True),
-    "chin_edges": Metric("edges below the chin over the source's", "→", compares=True),
+    "chin": Metric("below the chin, difference to the source", "↓", "levels", compares=True),
     "outside": Metric("error outside the edit over the codec's own", "↓", "×", 1, compares=True),
     "psnr": Metric("PSNR to the true clip", "↑", "dB", 1, compares=True),
     "ssim": Metric("SSIM to the true clip", "↑", digits=3, compares=True),
