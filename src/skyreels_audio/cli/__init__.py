@@ -3,6 +3,7 @@
 Heavy imports happen inside the verbs, so that ``--help`` and mistakes are answered at once.
 """
 
+import signal
 import sys
 
 import typer
@@ -40,6 +41,7 @@ def main() -> None:
     bound_threads()
     from skyreels_audio.media import InputError
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the process may go on later, as by Ctrl-C
     try:
         app()
     except InputError as error:

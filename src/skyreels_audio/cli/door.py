@@ -2,13 +2,12 @@
 
 import json
 import math
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from skyreels_audio.acceleration.ranks import local_world_size, world_size
+from skyreels_audio.cli.checkpoint import check_values, components, read_object
 from skyreels_audio.cli.options import parse_size
 
 if TYPE_CHECKING:
@@ -18,38 +17,9 @@ if TYPE_CHECKING:
     from skyreels_audio.acceleration.offload import MemoryMode
     from skyreels_audio.cli.credentials import Credentials
     from skyreels_audio.generation.settings import Settings
+    from skyreels_audio.media import Sound
 
 SILENT = 1e-3  # a peak below this (-60 dB) is silence
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What is written: the video, beside it its contact sheet, on request a report; while it is made, its state."""
-
-    video: Path
-    sheet: Path
-    report: Path
-    state: Path
-
-    @classmethod
-    def at(cls, video: Path, inputs: list[Path]) -> "Outputs":
-        """Make sure that they can be written, and are none of the inputs."""
-        from skyreels_audio.media import InputError
-
-        if video.is_dir():
-            raise InputError(f"{video} is a folder; --output names the file to write.")
-        if video.suffix.lower() != ".mp4":
-            raise InputError(f"{video} does not end in .mp4, the one format that is written.")
-        outputs = cls(video, *(video.with_suffix(suffix) for suffix in (".png", ".json", ".state")))
-        for path in vars(outputs).values():
-            if path.resolve() in [each.resolve() for each in inputs]:
-                raise InputError(f"{path} is an input and would be overwritten; choose another --output.")
-        try:
-            video.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=video.parent).close()
-        except OSError as error:
-            raise InputError(f"{video} cannot be written: {error.strerror}.") from None
-        return outputs
 
 
 def check_together(video: Path | None, audio: Path | None, only: dict[str, Any], never: dict[str, Any]) -> None:
@@ -69,18 +39,20 @@ def read_settings(model: Path, **given: Any) -> "Settings":
     """What is given (not None), else what the checkpoint says, else the defaults."""
     from skyreels_audio.media import InputError
 
-    try:
-        index = json.loads((model / "model_index.json").read_text())
-    except (OSError, ValueError):
-        raise InputError(f"{model} is not a checkpoint: a folder with a readable model_index.json.") from None
+    components(model)
+    index = model / "model_index.json"
     fps = given.get("fps")
     if fps is not None and not 1 <= fps <= 120:
         raise InputError(f"--fps must be from 1 to 120, not {fps:g}.")
     from skyreels_audio.generation.settings import Settings
 
+    defaults = read_object(index).get("generation_defaults", {})
+    if not isinstance(defaults, dict):
+        raise InputError(f"{index}: generation_defaults is not an object of settings.")
+    check_values(index, defaults, get_type_hints(Settings), "generation_defaults")
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        return Settings(**{**index.get("generation_defaults", {}), **given})
+        return Settings(**{**defaults, **given})
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -105,14 +77,14 @@ def describe_costs(model: Path, settings: "Settings", samples: int, memory: "Mem
     return f"{settings.width}x{settings.height}, {frames} frames, {memory}: {needs} (an H100; estimated)."
 
 
-def read_voice(path: Path) -> "np.ndarray":
-    """The sound as the model hears it, float32 [n] at 16 kHz."""
-    from skyreels_audio.media import InputError, read_audio
+def read_voice(path: Path) -> "Sound":
+    """The sound as the model hears it, at 16 kHz."""
+    from skyreels_audio.media import InputError, read_sound
 
-    voice_n = read_audio(path)
-    if abs(voice_n).max() < SILENT:
+    sound = read_sound(path)
+    if abs(sound.waveform_n).max() < SILENT:
         raise InputError(f"{path} is silent: nothing in it is louder than -60 dB.")
-    return voice_n
+    return sound
 
 
 def choose_size(text: str | None, model: Path, picture: "np.ndarray | None") -> tuple[int | None, int | None]:
@@ -212,11 +184,15 @@ def _side_step(model: Path) -> int:
     """Width and height are multiples of this many pixels: a token of the transformer."""
     from skyreels_audio.media import InputError
 
-    try:
-        patch = _component(model, "transformer")["patch_size"]
-        return int(_component(model, "vae").get("scale_factor_spatial", 16)) * int(patch[1])
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise InputError(f"{model} is not a checkpoint: its vae or transformer has no size of a token.") from None
+    patch = _component(model, "transformer").get("patch_size")
+    if not (isinstance(patch, list) and len(patch) == 3 and all(isinstance(side, int) and side > 0 for side in patch)):
+        where = model / "transformer" / "config.json"
+        raise InputError(f"{where}: patch_size must be three whole numbers, not {json.dumps(patch)}.")
+    factor = _component(model, "vae").get("scale_factor_spatial", 16)
+    if not isinstance(factor, int) or factor < 1:
+        where = model / "vae" / "config.json"
+        raise InputError(f"{where}: scale_factor_spatial must be a whole number, not {json.dumps(factor)}.")
+    return factor * patch[1]
 
 
 def _component(model: Path, name: str) -> dict[str, Any]:
@@ -224,6 +200,6 @@ def _component(model: Path, name: str) -> dict[str, Any]:
     from skyreels_audio.media import InputError
 
     try:
-        return json.loads((model / name / "config.json").read_text())
-    except (OSError, ValueError):
-        raise InputError(f"{model} is not a checkpoint: its {name} has no readable config.json.") from None
+        return read_object(model / name / "config.json")
+    except InputError as error:
+        raise InputError(f"{model} is not a checkpoint: {error}") from None

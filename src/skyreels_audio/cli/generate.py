@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import skyreels_audio.cli.checkpoint as checkpoint
 import skyreels_audio.cli.door as door
 from skyreels_audio.acceleration.ranks import rank
 from skyreels_audio.bundled import bundled
+from skyreels_audio.cli.outputs import SHEET_NOTE, Outputs
 from skyreels_audio.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from skyreels_audio.generation.settings import Settings
 
 SHEET_COLUMNS = 6
+LONGEST_SIDE = 4096  # pixels of a picture that is used; a larger one is scaled down, since no player shows more
 
 GUIDANCE = "4.5, linear:1→4.5, cosine:1→4.5 or interval:4.5@0.1-0.8; 1 is off. [default: the checkpoint's]"
 EXTEND = "A voice longer than the video: play that back and forth, hold its end, or cut the voice. [default: ping-pong]"
@@ -30,6 +33,7 @@ THRESHOLD = "TeaCache's alpha: how much change is skipped over; 0 is nothing. [d
 PARALLEL = "Under torchrun: ulysses=, ring=, branch=, window=, e.g. ulysses=2,branch=3. [default: the cheapest]"
 LANDMARKS = "Who finds the face of a video. [default: mediapipe]"
 HYBRID = "Steps that see all of a video, not only its first frame. [default: all]"
+SOUND = "aac: copied, or encoded so, as all players want it; flac or copy keep it bit for bit."
 COLOURS = "0 to 1: how far colours are held to the picture's. [default: the checkpoint's]"
 
 Fused = Literal["bidirectional", "unidirectional", "none"]
@@ -54,6 +58,7 @@ def generate(
     extend: Annotated[Literal["ping-pong", "hold", "trim"] | None, typer.Option(help=EXTEND)] = None,
     landmarks: Annotated[Literal["mediapipe", "dwpose"] | None, typer.Option(help=LANDMARKS)] = None,
     hybrid_steps: Annotated[int | None, typer.Option(min=0, help=HYBRID)] = None,
+    audio_codec: Annotated[Literal["aac", "copy", "flac"], typer.Option(help=SOUND)] = "aac",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this command was interrupted.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write a JSON report beside the video.")] = False,
     sign_key: Annotated[Path | None, typer.Option(help="Private key (PEM) for C2PA content credentials.")] = None,
@@ -86,13 +91,14 @@ def generate(
         made = animate(picture, run) if video is None else edit(video, **how, run=run)
         if rank() > 0:  # the first process writes
             return None
-        shown = write(made, output, given.audio, progress)
+        shown = write(made, output, given.audio, audio_codec, progress)
     if credentials is not None:
         credentials.sign(output, edited=video is not None)
-    finish(run, made, inputs, outputs, shown, how if video else {}, time.perf_counter() - started, report)
+    seconds = time.perf_counter() - started
+    finish(run, made, inputs, outputs, shown, how if video else {}, given.changes, seconds, report)
 
 
-def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], door.Outputs]:
+def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], Outputs]:
     """Which files are read, by what they are, and which are written; the examples where nothing is given."""
     about_video = {"--face": given.face, "--extend": given.extend, "--landmarks": given.landmarks}
     about_video["--hybrid-steps"] = given.hybrid_steps
@@ -103,17 +109,20 @@ def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], door.Ou
         given.image = bundled("examples/portrait.png")
     given.audio = given.audio or bundled("examples/voice.wav")
     inputs = {"image": given.image, "video": given.video, "audio": given.audio}
-    outputs = door.Outputs.at(given.output, inputs=[path for path in inputs.values() if path is not None])
+    outputs = Outputs.at(given.output, [path for path in inputs.values() if path is not None], given.report)
     given.model = given.model or bundled("weights/tiny")
     return inputs, outputs
 
 
 def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.ndarray", "Settings"]:
-    """The picture, the voice, and how to generate with the checkpoint."""
-    from skyreels_audio.media import InputError, read_image
+    """The picture, the voice, and how to generate with the checkpoint; ``given.changes``: what is done to them."""
+    from skyreels_audio.media import InputError, image_changes, plan_carriage, read_image
 
-    voice_n = door.read_voice(given.audio)
-    picture = None if given.image is None else read_image(given.image)
+    voice = door.read_voice(given.audio)
+    given.changes = {"audio": [*voice.changes, *plan_carriage(given.audio, given.audio_codec).changes]}
+    picture = None if given.image is None else read_image(given.image, LONGEST_SIDE)
+    if given.image is not None:
+        given.changes["image"] = image_changes(given.image, LONGEST_SIDE)
     width, height = door.choose_size(given.size, given.model, picture)
     settings = door.read_settings(
         given.model,
@@ -135,10 +144,10 @@ def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.nda
         raise InputError(
             f"--cache {given.cache} counts the steps of one video; words alone make a portrait first: add --image."
         )
-    return picture, voice_n, settings
+    return picture, voice.waveform_n, settings
 
 
-def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settings", outputs: door.Outputs) -> "Run":
+def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settings", outputs: Outputs) -> "Run":
     """The run that is asked for, if this machine can do it."""
     door.check_device(given.device)
     acceleration = door.choose_acceleration(
@@ -151,6 +160,8 @@ def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settin
         memory=given.memory,
         resume=given.resume,
     )
+    checkpoint.check_files(given.model)
+    checkpoint.check_classes(given.model)
     if not given.resume:
         outputs.state.unlink(missing_ok=True)
 
@@ -187,9 +198,10 @@ def finish(
     run: "Run",
     made: Any,
     inputs: dict[str, Path | None],
-    outputs: door.Outputs,
+    outputs: Outputs,
     shown: list["np.ndarray"],
     how: dict[str, str],
+    changes: dict[str, list[str]],
     seconds: float,
     report: bool,
 ) -> None:
@@ -197,13 +209,13 @@ def finish(
     from skyreels_audio.generation.report import write_report
     from skyreels_audio.media import contact_sheet, write_image
 
-    write_image(outputs.sheet, contact_sheet(shown, SHEET_COLUMNS))
+    write_image(outputs.sheet, contact_sheet(shown, SHEET_COLUMNS), SHEET_NOTE)
     outputs.state.unlink(missing_ok=True)
     typer.echo(f"{outputs.video}: {made.num_frames / made.fps:.2f} s of video in {seconds:.1f} s")
     typer.echo(f"{outputs.sheet}: contact sheet")
     if how:
         typer.echo(f"{inputs['video']}: {made.kept} of {made.num_frames} frames keep their source")
     if report:
-        phases = run.progress.seconds
-        write_report(outputs.report, inputs, outputs.video, run.about | how, made.about, phases)
+        changes = changes | {"video": made.changes}
+        write_report(outputs.report, inputs, outputs.video, run.about | how, made.about, changes, run.progress.seconds)
         typer.echo(f"{outputs.report}: report")

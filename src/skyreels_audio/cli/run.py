@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyreels_audio.cli.progress import Progress
-from skyreels_audio.media import Colour, InputError, StoredFrame, VideoWriter
+from skyreels_audio.media import AudioCodec, Colour, InputError, StoredFrame, VideoWriter
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +125,9 @@ class Video:
     colour: Colour = field(default_factory=Colour)
     faces: dict[str, Any] = field(default_factory=dict)
     untouched: list[dict[str, Any]] = field(default_factory=list)
+    aspect: Fraction = Fraction(1)
+    shots: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     @property
     def kept(self) -> int:
@@ -133,7 +137,8 @@ class Video:
     @property
     def about(self) -> dict[str, Any]:
         """What a report says of the video."""
-        return {name: getattr(self, name) for name in ("num_frames", "width", "height", "fps", "faces", "untouched")}
+        names = ("num_frames", "width", "height", "fps", "faces", "shots", "untouched")
+        return {name: getattr(self, name) for name in names}
 
 
 def animate(picture: np.ndarray | None, run: Run) -> Video:
@@ -177,17 +182,21 @@ def edit(path: Path, face: str, extend: Any, landmarks: str, run: Run) -> Video:
         colour=first.colour,
         faces={"found": plan.speakers, "chosen": plan.speaker, "in_frame": plan.start},
         untouched=plan.untouched,
+        aspect=plan.info.aspect,
+        shots=plan.shots,
+        changes=plan.changes,
     )
 
 
-def write(video: Video, output: Path, audio: Path, progress: Progress) -> list[np.ndarray]:
+def write(video: Video, output: Path, audio: Path, audio_codec: AudioCodec, progress: Progress) -> list[np.ndarray]:
     """Write the frames as they are decoded; return some of them, evenly spaced, the first and the last included."""
     count = min(SHEET_FRAMES, video.num_frames)
     wanted = {round(index * (video.num_frames - 1) / max(1, count - 1)) for index in range(count)}
     shown = []
     size = video.width, video.height
     sound = audio, video.sound_seconds
-    with VideoWriter(output, *size, video.fps, *sound, crf=video.crf, colour=video.colour) as writer:
+    stored: dict[str, Any] = {"crf": video.crf, "colour": video.colour, "aspect": video.aspect}
+    with VideoWriter(output, *size, video.fps, *sound, audio_codec=audio_codec, **stored) as writer:
         for index, frame in enumerate(video.frames):
             writer.write(frame)
             if index in wanted:

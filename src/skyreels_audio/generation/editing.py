@@ -75,6 +75,16 @@ class Plan:
         return spans
 
     @property
+    def changes(self) -> list[str]:
+        """What is done to the video besides the edit, as phrases."""
+        shown = len(set(self.order))
+        if len(self.order) > shown:
+            length = [f"{len(self.order) - shown} frames are shown again: the voice is longer"]
+        else:
+            length = [f"cut after {shown} frames, with the voice"] if shown < self.info.frames else []
+        return [*self.info.changes, *length]
+
+    @property
     def strengths(self) -> np.ndarray:
         """How far each output frame is edited, 0 to 1: edits come and go within ``FADE`` frames."""
         from scipy.ndimage import distance_transform_edt

@@ -95,6 +95,7 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
         "found": len(found),
         "chosen": None if face is None else [round(float(value), 1) for value in face.box_xyxy],
         "crop": [round(value, 1) for value in box],
+        "roll": None if face is None else round(float(np.degrees(face.roll))),
     }
     cut = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)
     return Framed(np.array(cut), landmarks, about)

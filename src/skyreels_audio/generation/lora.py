@@ -35,6 +35,8 @@ def load_loras(pipeline: Any, specs: Sequence[str]) -> None:
         path, strength = parse_lora(spec)
         try:
             weights: Any = WanLoraLoaderMixin.lora_state_dict(str(path.parent), weight_name=path.name)
+            if not weights:
+                raise ValueError("it holds no tensors")
             if not all("lora" in name for name in weights):
                 raise ValueError("not all of its weights are named lora")
             weights = WanLoraLoaderMixin._maybe_expand_t2v_lora_for_i2v(pipeline.transformer, weights)

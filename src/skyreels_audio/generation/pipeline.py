@@ -25,7 +25,7 @@ from skyreels_audio.generation.inputs import Prepared, Source, check_audio, fram
 from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
-from skyreels_audio.generation.sampling import sample, set_timesteps
+from skyreels_audio.generation.sampling import sample, set_timesteps, weights_hash
 from skyreels_audio.generation.settings import Settings
 from skyreels_audio.generation.step import BATCH_TOKENS, Batched, Executor, TransformerVelocity
 from skyreels_audio.media import SAMPLE_RATE
@@ -256,6 +256,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             framed = frame_picture(self.generate_reference(text_2SD, generator, report), size, around_face=False)
         if framed.landmarks is None:
             log.warning("no face found in the picture; going on with the whole frame.")
+        elif abs(framed.faces["roll"]) > 45:
+            log.warning("the face in the picture is turned by %d°; it speaks as it lies.", framed.faces["roll"])
         if framed.landmarks is None or region == "everything":
             return Source(framed.picture_HWC[None], landmarks=framed.landmarks, faces=framed.faces)
         own = self.settings()  # regions were learned in one size; the picture around them may have another
@@ -313,7 +315,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             progress=lambda done, total: report("sample", done, total),
             on_step_end=on_step_end,
             resume=None if resume is None else Path(resume),
-            options=str(asdict(settings)),
+            options=f"{asdict(settings)} {'' if resume is None else weights_hash(self.transformer, self.vae)}",
         )
         self.maybe_free_model_hooks()
         return latents_BCTHW

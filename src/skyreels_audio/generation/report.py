@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ def write_report(
     output: Path,
     options: Mapping[str, Any],
     video: Mapping[str, Any],
+    changes: Mapping[str, Sequence[str]],
     seconds: Mapping[str, float],
 ) -> None:
     """Write the report at ``path``; it appears whole or not at all.
@@ -32,14 +33,19 @@ def write_report(
         inputs: the files given, by what they are; None where there is none.
         output: the finished video.
         options: everything that was asked for or came from defaults: checkpoint ("model", a folder), seed, ….
-        video: size, frames and frame rate; the faces found in the source; stretches of frames that keep their source.
+        video: size, frames and frame rate; the faces found in the source, its shots and who was followed in them;
+            stretches of frames that keep their source.
+        changes: what was done to each of the inputs, as phrases.
         seconds: wall clock of each phase.
     """
     given = {name: file for name, file in inputs.items() if file is not None}
     report = {
         "version": __version__,
         "libraries": {name: version(name) for name in LIBRARIES},
-        "inputs": {name: {"path": str(file), "sha256": sha256(file)} for name, file in given.items()},
+        "inputs": {
+            name: {"path": str(file), "sha256": sha256(file), "changes": list(changes.get(name, []))}
+            for name, file in given.items()
+        },
         "options": dict(options),
         "output": {"path": str(output), "sha256": sha256(output), **video},
         "seconds": {phase: round(duration, 3) for phase, duration in seconds.items()},

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.guidance import Guidance
 from skyreels_audio.generation.step import Executor, plan_step
 from skyreels_audio.generation.windows import Windows
+from skyreels_audio.media.files import replacing, writing
 
 SLICE = 256
 """Latent frames (41 s at 25 frames per second) that a solver steps at once."""
@@ -130,10 +130,12 @@ class State:
         """Write so that a kill leaves the old state or the new one. Of several processes the first writes."""
         if dist.is_initialized() and dist.get_rank():
             return
-        partial = self.path.with_name(self.path.name + ".partial")
         state = {"inputs": self.inputs, "finished": finished, "latents": latents_BCTHW, "histories": solver.histories}
-        torch.save(state, partial)
-        os.replace(partial, self.path)
+        with writing(self.path), replacing(self.path) as partial:
+            try:
+                torch.save(state, partial)
+            except RuntimeError as error:  # torch's word for a full disc
+                raise OSError(str(error).splitlines()[0]) from error
 
     def load(self, latents_BCTHW: Tensor, solver: SlicedSolver) -> int:
         """Restore latents and solver in place; returns how many steps are finished, 0 if there is no file."""
@@ -141,15 +143,31 @@ class State:
             return 0
         try:
             state = torch.load(self.path, map_location=latents_BCTHW.device, weights_only=True)
-        except Exception as error:
+            inputs, finished = state["inputs"], int(state["finished"])
+            latents, histories = state["latents"], list(state["histories"])
+        except Exception as error:  # of a file that may hold anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
             raise ValueError(
-                f"{self.path} is not a state to resume from ({error}); delete it to start anew."
-            ) from error
-        if state["inputs"] != self.inputs:
-            raise ValueError(f"{self.path} belongs to other inputs or options; give those, or delete it to start anew.")
-        latents_BCTHW.copy_(state["latents"])
-        solver.restore(state["histories"])
-        return state["finished"]
+                f"{self.path} is not a state to resume from ({reason}); delete it to start anew."
+            ) from None
+        if inputs != self.inputs:
+            raise ValueError(
+                f"{self.path} belongs to other inputs, options or weights; give those, or delete it to start anew."
+            )
+        latents_BCTHW.copy_(latents)
+        solver.restore(histories)
+        return finished
+
+
+def weights_hash(*modules: torch.nn.Module) -> str:
+    """Hash of all parameters as they are now: adapters, precision and quantisation included."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in module.named_parameters():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            if value.device.type != "meta":  # offloaded to where it cannot be read without moving it
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def fingerprint(latents_BCTHW: Tensor, conditions: Conditions, timesteps: Tensor, options: str) -> str:

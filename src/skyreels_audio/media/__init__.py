@@ -7,7 +7,7 @@ Pictures are uint8 HWC arrays in RGB, sound is mono float32 in [-1, 1]. What can
 from skyreels_audio.media.carrying import AudioCodec, Carriage, plan_carriage
 from skyreels_audio.media.files import InputError
 from skyreels_audio.media.frames import Colour, StoredFrame
-from skyreels_audio.media.image import contact_sheet, image_note, read_image, write_image
+from skyreels_audio.media.image import contact_sheet, image_changes, image_note, read_image, write_image
 from skyreels_audio.media.sound import SAMPLE_RATE, Sound, read_audio, read_sound
 from skyreels_audio.media.video import VideoInfo, probe_video, read_stored, read_video
 from skyreels_audio.media.writer import AI_GENERATED, VideoWriter
@@ -24,6 +24,7 @@ __all__ = [
     "VideoInfo",
     "VideoWriter",
     "contact_sheet",
+    "image_changes",
     "image_note",
     "plan_carriage",
     "probe_video",

@@ -49,6 +49,21 @@ def read_image(path: str | Path, longest: int | None = None) -> np.ndarray:
         raise InputError(f"{path} is a damaged or truncated picture ({reason}).") from error
 
 
+def image_changes(path: str | Path, longest: int | None = None) -> list[str]:
+    """What :func:`read_image` does to the picture at ``path``, which it can read, as phrases."""
+    with Image.open(path) as image:
+        frames, side = getattr(image, "n_frames", 1), max(image.size)
+        said = [
+            (image.getexif().get(0x0112, 1) != 1, "turned upright by its EXIF tag"),
+            (frames > 1, f"the first of {frames} frames is used"),
+            (bool(image.info.get("icc_profile")), "colours converted by its ICC profile"),
+            (image.has_transparency_data, "laid over white where transparent"),
+            (image.mode.startswith(("I", "F")), "16 bits become 8"),
+            (longest is not None and side > longest, f"scaled down: its longer side from {side} to {longest} pixels"),
+        ]
+    return [phrase for holds, phrase in said if holds]
+
+
 def _register_heif(path: Path) -> None:
     """Phones' HEIC pictures need a decoder of their own (extra ``[heic]``)."""
     with path.open("rb") as file:
