@@ -72,6 +72,11 @@ metric-sanity: .venv/development
 tables: .venv/development
 	$(BIN)/python benchmarks/tables.py
 
+# A thousand damaged files and two hundred broken model folders at the door → docs/results/robustness.md.
+.PHONY: fuzz
+fuzz: .venv/development
+	$(BIN)/python benchmarks/fuzz.py --files 1000 --models 200 --report docs/results/robustness.md
+
 # What is installed, as files that are older than what they were installed from when they need it again.
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
