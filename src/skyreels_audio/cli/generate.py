@@ -217,5 +217,5 @@ def finish(
         typer.echo(f"{inputs['video']}: {made.kept} of {made.num_frames} frames keep their source")
     if report:
         changes = changes | {"video": made.changes}
-        write_report(outputs.report, inputs, outputs.video, run.about | how, made.about, changes, run.progress.seconds)
+        write_report(outputs.report, inputs, outputs.video, run.about | how, made.about, run.progress.seconds, changes)
         typer.echo(f"{outputs.report}: report")

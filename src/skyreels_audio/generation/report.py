@@ -24,8 +24,8 @@ def write_report(
     output: Path,
     options: Mapping[str, Any],
     video: Mapping[str, Any],
-    changes: Mapping[str, Sequence[str]],
     seconds: Mapping[str, float],
+    changes: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the report at ``path``; it appears whole or not at all.
 
@@ -35,15 +35,16 @@ def write_report(
         options: everything that was asked for or came from defaults: checkpoint ("model", a folder), seed, ….
         video: size, frames and frame rate; the faces found in the source, its shots and who was followed in them;
             stretches of frames that keep their source.
-        changes: what was done to each of the inputs, as phrases.
         seconds: wall clock of each phase.
+        changes: what was done to each of the inputs, as phrases.
     """
+    done = changes or {}
     given = {name: file for name, file in inputs.items() if file is not None}
     report = {
         "version": __version__,
         "libraries": {name: version(name) for name in LIBRARIES},
         "inputs": {
-            name: {"path": str(file), "sha256": sha256(file), "changes": list(changes.get(name, []))}
+            name: {"path": str(file), "sha256": sha256(file), "changes": list(done.get(name, []))}
             for name, file in given.items()
         },
         "options": dict(options),
