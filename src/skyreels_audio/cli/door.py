@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from skyreels_audio.acceleration.ranks import local_world_size, world_size
-from skyreels_audio.cli.checkpoint import check_values, components, read_object
 from skyreels_audio.cli.options import parse_size
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ def check_together(video: Path | None, audio: Path | None, only: dict[str, Any],
 
 def read_settings(model: Path, **given: Any) -> "Settings":
     """What is given (not None), else what the checkpoint says, else the defaults."""
+    from skyreels_audio.cli.checkpoint import check_values, components, read_object
     from skyreels_audio.media import InputError
 
     components(model)
@@ -197,6 +197,7 @@ def _side_step(model: Path) -> int:
 
 def _component(model: Path, name: str) -> dict[str, Any]:
     """The configuration of a part of a checkpoint."""
+    from skyreels_audio.cli.checkpoint import read_object
     from skyreels_audio.media import InputError
 
     try:

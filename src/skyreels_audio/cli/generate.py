@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-import skyreels_audio.cli.checkpoint as checkpoint
 import skyreels_audio.cli.door as door
 from skyreels_audio.acceleration.ranks import rank
 from skyreels_audio.bundled import bundled
@@ -149,6 +148,8 @@ def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.nda
 
 def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settings", outputs: Outputs) -> "Run":
     """The run that is asked for, if this machine can do it."""
+    from skyreels_audio.cli.checkpoint import check_classes, check_files
+
     door.check_device(given.device)
     acceleration = door.choose_acceleration(
         given.model,
@@ -160,8 +161,8 @@ def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settin
         memory=given.memory,
         resume=given.resume,
     )
-    checkpoint.check_files(given.model)
-    checkpoint.check_classes(given.model)
+    check_files(given.model)
+    check_classes(given.model)
     if not given.resume:
         outputs.state.unlink(missing_ok=True)
 
