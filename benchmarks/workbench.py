@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,12 @@ import numpy as np
 import torch
 
 from skyreels_audio import evaluation
-from skyreels_audio.generation.decoding import decode
+from skyreels_audio.faces import detect_faces
+from skyreels_audio.faces.align import placement
+from skyreels_audio.generation.compositing import Aligned, Compositor
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
+from skyreels_audio.synthetic.codes import EYES, KEEP_EYES, code_of
+from skyreels_audio.synthetic.motion import Motion
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.threads import bound_threads
 
@@ -62,26 +66,25 @@ class Workbench:
     def renderer(self) -> Renderer:
         return Renderer(self.size)
 
-    def generate(self, image: np.ndarray | None, waveform: np.ndarray, prompt: str, seed: int = 0) -> np.ndarray:
-        """A video in the checkpoint's default settings: uint8 [F, H, W, 3]."""
+    def generate(
+        self, image: np.ndarray | None, waveform: np.ndarray, prompt: str, seed: int = 0, motion: float | None = None
+    ) -> np.ndarray:
+        """A video in the checkpoint's default settings: uint8 [F, H, W, 3]; ``motion`` 0 moves the mouth alone."""
         generator = torch.Generator().manual_seed(seed)
-        return np.stack(list(self.pipe(image, waveform, prompt, generator=generator).frames))
+        return np.stack(list(self.pipe(image, waveform, prompt, generator=generator, motion=motion).frames))
 
-    @torch.no_grad()
-    def through_autoencoder(self, frames_FHWC: np.ndarray) -> np.ndarray:
-        """Encoded and decoded: what the model would show if it made no mistake. Frames: 4n + 1."""
-        latents = self.encode(frames_FHWC)
-        return np.stack([frame.numpy() for frame in self.decode(latents)])
+    def true_codes(self, image: np.ndarray, motion: Motion) -> np.ndarray:
+        """The picture moved by the true codes of a motion: what the decoder would show of a model without mistakes."""
+        codes_FN = torch.from_numpy(code_of(motion.weights_TK))
+        codes_FN[:, KEEP_EYES] = 1 - codes_FN[:, EYES].amax(1)
+        return np.stack(list(self.compositor(image).frames(codes_FN)))
 
-    def encode(self, frames_FHWC: np.ndarray) -> torch.Tensor:
-        from skyreels_audio.generation.latents import normalise
-
-        video = torch.from_numpy(frames_FHWC).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    def compositor(self, image: np.ndarray) -> Compositor:
+        """For the largest face of a picture, of which only the face moves."""
         vae: Any = self.pipe.vae
-        return normalise(vae.encode(video.to(vae.dtype)).latent_dist.mode().float(), vae)
-
-    def decode(self, latents_BCTHW: torch.Tensor) -> Iterator[torch.Tensor]:
-        return decode(latents_BCTHW, self.pipe.vae)
+        size = tuple(vae.config.size)
+        face = detect_faces(image)[0]
+        return Compositor(Aligned.at(image, placement(face.landmarks, size), size), vae, head=False)
 
 
 def measure_files(folder: Path) -> list[Path]:

@@ -117,7 +117,7 @@ def estimate(
     transformer, vae = shape.transformer, shape.vae
     latents = -(-(frames - 1) // FRAMES_PER_LATENT) + 1
     span = min(latents, window)
-    size = (height // spatial_factor(vae), width // spatial_factor(vae))
+    size = tuple(max(side // spatial_factor(vae), 1) for side in (height, width))
     weights = {model: tensor_bytes(model) for model in (transformer, vae, *shape.encoders)}
     block = tensor_bytes(transformer.blocks[0])
     if mode == "low":  # 8-bit blocks: the one at work, half of it in 16 bit, and the next
@@ -159,13 +159,27 @@ def transformer_bytes(transformer: Any, latents: int, size: tuple[int, int]) -> 
 def decoder_bytes(vae: Any, size: tuple[int, int]) -> float:
     """Peak of what the streamed decoding of three latents allocates; more latents need no more."""
     from skyreels_audio.generation.decoding import decode_wan
+    from skyreels_audio.models.motion_autoencoder import MotionAutoencoder
 
+    if isinstance(vae, MotionAutoencoder):
+        return motion_bytes(vae)
     with torch.device("meta"), allocations() as peak:
         latents_BCTHW = torch.empty(1, vae.config.z_dim, 3, *size, dtype=vae.dtype)
         for frames in (
             vae.decode_stream(latents_BCTHW) if hasattr(vae, "decode_stream") else decode_wan(vae, latents_BCTHW)
         ):
             del frames
+    return peak[0]
+
+
+def motion_bytes(vae: Any) -> float:
+    """Peak of what moving a batch of faces allocates."""
+    from skyreels_audio.generation.compositing import BATCH
+    from skyreels_audio.models.motion_autoencoder import FACE_CHANNELS
+
+    with torch.device("meta"), allocations() as peak:
+        source = torch.empty(1, 3, *vae.place_2HW.shape[1:], dtype=vae.dtype)
+        vae.move(torch.empty(BATCH, len(FACE_CHANNELS), dtype=vae.dtype), vae.read_source(source))
     return peak[0]
 
 

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from skyreels_audio.acceleration.ranks import local_rank
+from skyreels_audio.cli.app import app as page
 from skyreels_audio.cli.benchmark import benchmark
 from skyreels_audio.cli.clips import check_data, manifest, precompute
 from skyreels_audio.cli.convert import convert
@@ -16,10 +17,8 @@ from skyreels_audio.cli.curate import curate, review
 from skyreels_audio.cli.data import synthesize
 from skyreels_audio.cli.evaluate import evaluate
 from skyreels_audio.cli.generate import generate
-from skyreels_audio.cli.training import train
+from skyreels_audio.cli.training import render, train
 from skyreels_audio.threads import bound_threads
-
-from skyreels_audio.cli.app import app as page  # isort: skip
 
 app = typer.Typer(
     help="Audio-conditioned talking portraits in video diffusion transformers.",
@@ -28,11 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (generate, train, synthesize, curate, review, evaluate, benchmark, convert):
-    app.command()(verb)
-app.command()(page)
-
-for verb in (manifest, precompute, check_data):  # what a training is given
+VERBS = (generate, train, render, synthesize, manifest, precompute, check_data, curate, review, evaluate, benchmark)
+for verb in (*VERBS, convert, page):
     app.command()(verb)
 
 

@@ -1,4 +1,4 @@
-"""skyreels-audio train"""
+"""skyreels-audio train, render"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +29,21 @@ def train(
 
         weights = train(recipe, minutes=minutes, device=device, changes=changes)
     typer.echo(f"{weights}: trained weights")
+
+
+def render(recipe: Annotated[Path, typer.Argument(help="Such as recipes/tiny-vae.yaml.")]) -> None:
+    """Speak and draw what the decoder of the small model is trained on; the same command goes on after any stop."""
+    with needs_extra("train"), needs_extra("synthetic"):
+        from skyreels_audio.media import InputError
+        from skyreels_audio.training.motion.recipe import MotionRecipe
+        from skyreels_audio.training.motion.render import render_pairs
+        from skyreels_audio.training.recipe import read_recipe
+
+        wanted = read_recipe(recipe)
+        if not isinstance(wanted, MotionRecipe):
+            raise InputError(f"{recipe}: only recipes of the task motion are drawn first, not {wanted.task}.")
+        render_pairs(wanted)
+    typer.echo(f"{wanted.pairs}: clips to train on")
 
 
 def parse_changes(texts: list[str]) -> dict[str, Any]:

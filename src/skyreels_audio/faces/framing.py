@@ -9,6 +9,7 @@ FACE_HEIGHT = 0.58  # usual height of the face's box over the frame's height
 FACE_CENTRE = 0.5, 0.55  # usual centre of the face's box in the frame (x, y)
 EYES_TO_MOUTH = 0.22  # distance from between the eyes to the mouth, over the frame's height
 MOUTH_CENTRE = 0.5, 0.6875  # centre of the mouth in the frame (x, y)
+FACE_BOX = 0.25, 0.34375, 0.75, 0.96875  # brows to chin: what a face that moves can change (left, top, right, bottom)
 # What moves of a face that stands so, in fractions of the frame: left, top, right, bottom.
 REGIONS = {
     "mouth": (0.25, 0.5625, 0.75, 0.9375),  # what speech moves

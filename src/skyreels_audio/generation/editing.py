@@ -19,6 +19,7 @@ from skyreels_audio.faces.align import crop_boxes, feather, paste, placements
 from skyreels_audio.faces.framing import region_mask
 from skyreels_audio.faces.track import Track, choose, fault, track_faces
 from skyreels_audio.faces.warp import warp
+from skyreels_audio.generation.compositing import Aligned, edit_mouth
 from skyreels_audio.generation.masks import editing_known
 from skyreels_audio.media import SAMPLE_RATE, InputError, StoredFrame, VideoInfo, probe_video, read_stored
 
@@ -343,6 +344,8 @@ def edit_video(
 
     Raises ValueError where the pipeline does.
     """
+    if pipe.moves_pixels:
+        return _edit_by_motion(pipe, plan, waveform_n, progress, **options)
     region_HW = None if pipe.settings().edit_region == "everything" else region_mask("mouth", plan.size)
     crops_FHWC, known_FHW = cut(plan, region_HW, progress)
     output = pipe(
@@ -358,6 +361,28 @@ def edit_video(
     )
     assert output.num_frames == len(plan.places), (output.num_frames, len(plan.places))
     return EditedVideo(put_back(plan, crops_FHWC, known_FHW, output.frames), len(plan.order), plan)
+
+
+def _edit_by_motion(
+    pipe: Any, plan: Plan, waveform_n: np.ndarray, progress: Progress | None, **options: Any
+) -> EditedVideo:
+    """Each edited frame gets another mouth out of its own pixels."""
+    settings = pipe.settings(options.pop("settings", None), fps=plan.info.fps)
+    codes_FN = pipe.generate_motion(plan.waveform(waveform_n), settings=settings, progress=progress, **options)
+
+    def frames() -> Iterator[StoredFrame]:
+        strengths = plan.strengths
+        for number, frame in enumerate(frames_at(plan.path, plan.info, plan.order)):
+            index = number - plan.start
+            if plan.faults[number] is not None:
+                yield frame
+                continue
+            aligned = Aligned.at(frame.rgb(), plan.places[index], plan.size)
+            yield frame.repainted(edit_mouth(aligned, codes_FN[index], pipe.vae, float(strengths[number])))
+            if progress is not None:
+                progress("decode", number + 1, len(plan.order))
+
+    return EditedVideo(frames(), len(plan.order), plan)
 
 
 def _picture(image: np.ndarray) -> Any:

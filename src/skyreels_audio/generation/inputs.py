@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.faces import detect_faces, portrait_crop
+from skyreels_audio.generation.compositing import Aligned
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.portrait import Portrait
 from skyreels_audio.generation.settings import Settings
@@ -41,6 +42,7 @@ class Source:
         known_FHW: which pixels of them stay; None: of a single frame all.
         landmarks: of the face in the first frame; None: there is none, or nobody asked.
         portrait: the picture that the changed region goes back into; None: frames are whole.
+        aligned: the picture whose pixels a model of motion moves.
         faces: see ``Framed``.
     """
 
@@ -48,6 +50,7 @@ class Source:
     known_FHW: np.ndarray | None = None
     landmarks: np.ndarray | None = None
     portrait: Portrait | None = None
+    aligned: Aligned | None = None
     faces: dict[str, Any] = field(default_factory=dict)
 
 

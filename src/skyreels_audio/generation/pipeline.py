@@ -16,12 +16,14 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from skyreels_audio.faces.align import placement
 from skyreels_audio.generation.colour import still_region, unify_colours
+from skyreels_audio.generation.compositing import Aligned, Compositor, at_times, scale_motion
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.decoding import CompositeLatents, decode
+from skyreels_audio.generation.decoding import CompositeLatents, Scaled, decode
 from skyreels_audio.generation.encoders import encode_conditions, encode_prompts, encode_reference
 from skyreels_audio.generation.guidance import Guidance, Scale
-from skyreels_audio.generation.inputs import Prepared, Source, check_audio, frame_picture, video_source
+from skyreels_audio.generation.inputs import Framed, Prepared, Source, check_audio, frame_picture, video_source
 from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
@@ -29,13 +31,14 @@ from skyreels_audio.generation.sampling import sample, set_timesteps, weights_ha
 from skyreels_audio.generation.settings import Settings
 from skyreels_audio.generation.step import BATCH_TOKENS, Batched, Executor, TransformerVelocity
 from skyreels_audio.media import SAMPLE_RATE
-from skyreels_audio.models import autoencoder, transformer
-from skyreels_audio.models.rope import FRAMES_PER_LATENT
+from skyreels_audio.models import autoencoder, motion_autoencoder, transformer
+from skyreels_audio.models.motion_autoencoder import MotionAutoencoder, unpack
+from skyreels_audio.models.rope import FRAMES_PER_LATENT, FRAMES_PER_SECOND
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 # model_index.json names our classes by their modules. diffusers looks for those among the modules that are imported,
 # and in a module for the base class that tells how to load.
-for _module in (autoencoder, transformer):
+for _module in (autoencoder, motion_autoencoder, transformer):
     vars(_module).setdefault("ModelMixin", ModelMixin)
 
 log = logging.getLogger(__name__)
@@ -75,7 +78,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     Args:
         tokenizer, text_encoder: UMT5 and its tokenizer.
         feature_extractor, audio_encoder: Whisper's encoder and its spectrogram.
-        vae: causal video autoencoder, 4 frames per latent: ``AutoencoderKLWan`` or ``CausalVideoAutoencoder``.
+        vae: causal video autoencoder, 4 frames per latent: ``AutoencoderKLWan``, ``CausalVideoAutoencoder``, or
+            ``MotionAutoencoder``, whose latents move the pixels of a picture.
         transformer: the velocity model.
         scheduler: any flow-matching scheduler of diffusers.
         image_encoder, image_processor: CLIP, for backbones that read its tokens.
@@ -140,7 +144,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     def settings(self, settings: Settings | None = None, **given: Any) -> Settings:
         """The settings of a call: those given by name (not None), else those of ``settings``, else the checkpoint's."""
         settings = (settings or Settings(**self.config["generation_defaults"])).updated(**given)
-        step = spatial_factor(self.vae) * self.transformer.config.patch_size[1]
+        step = 2 if self.moves_pixels else spatial_factor(self.vae) * self.transformer.config.patch_size[1]
         if settings.height % step or settings.width % step or min(settings.height, settings.width) <= 0:
             nearest = [max(round(side / step), 1) * step for side in (settings.width, settings.height)]
             raise ValueError(
@@ -148,6 +152,15 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
                 f"the nearest is {nearest[0]}×{nearest[1]}."
             )
         return settings
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether latents are the motion of a picture, of any size, at 25 frames per second."""
+        return isinstance(self.vae, MotionAutoencoder)
+
+    def timeline(self, settings: Settings) -> Settings:
+        """The settings as latents see them: motion has 25 frames per second, whatever the video's rate."""
+        return settings.updated(fps=float(FRAMES_PER_SECOND)) if self.moves_pixels else settings
 
     @torch.no_grad()
     def __call__(
@@ -198,8 +211,39 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         about = prepared.num_frames, settings.fps, prepared.source.faces
         if output_type == "latent":
             return SkyReelsAudioOutput(latents, *about)
-        frames = self.composite(self.decode(latents, prepared, report), prepared, settings)
+        frames = self.composite(self.decode(latents, prepared, settings, report), prepared, settings)
         return SkyReelsAudioOutput(map(Image.fromarray, frames) if output_type == "pil" else frames, *about)
+
+    @torch.no_grad()
+    def generate_motion(
+        self,
+        audio: np.ndarray | Tensor,
+        prompt: str = "",
+        negative_prompt: str = "",
+        settings: Settings | None = None,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+        resume: str | Path | None = None,
+    ) -> Tensor:
+        """What a face does that says this, whoever's it is: codes [F, N] (``motion_autoencoder.CHANNELS``).
+
+        Raises:
+            ValueError: the checkpoint's latents are pixels, or an input is wrong.
+        """
+        if not self.moves_pixels:
+            raise ValueError("This checkpoint makes pixels, not motion.")
+        settings, report = self.settings(settings), progress or (lambda phase, done, total: None)
+        waveform_n = check_audio(audio)
+        num_frames = math.ceil(len(waveform_n) * settings.fps / SAMPLE_RATE - 1e-6)
+        coded_frames = math.ceil(len(waveform_n) * FRAMES_PER_SECOND / SAMPLE_RATE - 1e-6)
+        latents = math.ceil((coded_frames - 1) / FRAMES_PER_LATENT) + 1
+        text_2SD = encode_prompts(self, prompt, negative_prompt, None, None, settings)
+        nobody = Source(np.zeros((1, *self.vae.config.size, 3), np.uint8))
+        timeline = self.timeline(settings)
+        conditions = encode_conditions(self, nobody.frames_FHWC, None, waveform_n, text_2SD, latents, timeline)
+        prepared = Prepared(conditions, nobody, num_frames, None)
+        latents_BCTHW = self.denoise(prepared, settings, None, generator, None, report, resume)
+        return self.codes(latents_BCTHW, num_frames, settings)
 
     def prepare(
         self,
@@ -215,7 +259,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         """What is given → what the frames are made from."""
         waveform_n = check_audio(audio)
         num_frames = math.ceil(len(waveform_n) * settings.fps / SAMPLE_RATE - 1e-6)
-        latents = math.ceil((num_frames - 1) / FRAMES_PER_LATENT) + 1
+        coded_frames = math.ceil(len(waveform_n) * self.timeline(settings).fps / SAMPLE_RATE - 1e-6)
+        latents = math.ceil((coded_frames - 1) / FRAMES_PER_LATENT) + 1
         if video is not None or known is not None:
             source = video_source(image, video, known, num_frames, settings)
             text_2SD = encode_prompts(self, *texts, settings)
@@ -224,7 +269,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             source = self.still_source(image, text_2SD, latents, settings, generator, report)
         report("encode", 0, 1)
         conditions = encode_conditions(
-            self, source.frames_FHWC, source.known_FHW, waveform_n, text_2SD, latents, settings
+            self, source.frames_FHWC, source.known_FHW, waveform_n, text_2SD, latents, self.timeline(settings)
         )
         if video is not None and settings.hybrid_steps is not None:
             still, still_known = encode_reference(self, video[:1], None, min(latents, settings.window), settings)
@@ -254,6 +299,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             return Source()
         else:
             framed = frame_picture(self.generate_reference(text_2SD, generator, report), size, around_face=False)
+        if self.moves_pixels:
+            return self.aligned_source(framed)
         if framed.landmarks is None:
             log.warning("no face found in the picture; going on with the whole frame.")
         elif abs(framed.faces["roll"]) > 45:
@@ -265,6 +312,18 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         shown = FRAMES_PER_LATENT * (min(latents, settings.window) - 1) + 1
         frames_FHWC, known_FHW = (np.repeat(x[None], shown, axis=0) for x in (portrait.aligned, ~portrait.region))
         return Source(frames_FHWC, known_FHW, portrait.landmarks, portrait, framed.faces)
+
+    def aligned_source(self, framed: Framed) -> Source:
+        """A picture whose own pixels are to move.
+
+        Raises:
+            ValueError: it shows no face that could.
+        """
+        if framed.landmarks is None:
+            raise ValueError("No face was found in the picture: give one in which a face can be seen clearly.")
+        size = tuple(self.vae.config.size)
+        aligned = Aligned.at(framed.picture_HWC, placement(framed.landmarks, size), size)
+        return Source(aligned.crop_HW3[None], landmarks=framed.landmarks, aligned=aligned, faces=framed.faces)
 
     def generate_reference(self, text_2SD: Tensor, generator: torch.Generator | None, report: Progress) -> np.ndarray:
         """A picture from words, uint8 [H, W, 3], of the checkpoint's size: a video of one latent and no voice."""
@@ -340,14 +399,28 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             raise ValueError(f"latents must have the shape {shape}, not {tuple(given.shape)}.")
         return given.to(self._execution_device, torch.float32, copy=True)
 
-    def decode(self, latents_BCTHW: Tensor, prepared: Prepared, report: Progress) -> Iterator[np.ndarray]:
-        """Latents → frames of the checkpoint's size, uint8 [H, W, 3], one by one."""
-        whole: Any = latents_BCTHW
-        if prepared.box is not None:
-            whole = CompositeLatents(latents_BCTHW, prepared.conditions.reference_BCTHW, *prepared.box)
-        for done, frame in enumerate(islice(decode(whole, self.vae), prepared.num_frames), start=1):
-            yield frame.numpy()
+    def decode(
+        self, latents_BCTHW: Tensor, prepared: Prepared, settings: Settings, report: Progress
+    ) -> Iterator[np.ndarray]:
+        """Latents → frames of the checkpoint's size, uint8 [H, W, 3], one by one; of motion, the picture moved."""
+        if prepared.source.aligned is not None:
+            lively = settings.motion > 0
+            compositor = Compositor(prepared.source.aligned, self.vae, eyes=lively, head=lively)
+            frames = compositor.frames(self.codes(latents_BCTHW, prepared.num_frames, settings))
+        else:
+            whole: Any = latents_BCTHW
+            if prepared.box is not None:
+                whole = CompositeLatents(latents_BCTHW, prepared.conditions.reference_BCTHW, *prepared.box)
+            frames = (frame.numpy() for frame in islice(decode(whole, self.vae), prepared.num_frames))
+        for done, frame in enumerate(frames, start=1):
+            yield frame
             report("decode", done, prepared.num_frames)
+
+    def codes(self, latents_BCTHW: Tensor, num_frames: int, settings: Settings) -> Tensor:
+        """Codes of motion [F, N] of every frame of the video, as lively as the settings say."""
+        own: Any = Scaled(latents_BCTHW, self.vae)
+        codes_FN = unpack(own[:, :, :].float())[0].cpu()
+        return scale_motion(at_times(codes_FN, settings.fps, num_frames, FRAMES_PER_SECOND), settings.motion)
 
     def composite(self, frames: Iterator[np.ndarray], prepared: Prepared, settings: Settings) -> Iterator[np.ndarray]:
         """Frames with the colours of the reference, and the computed region of them back in the picture."""

@@ -30,6 +30,8 @@ class Settings:
         edit_region: what of a portrait may move: "everything", or a region of ``faces.framing``, "mouth" or "face".
             All else is then given in every frame, as in the editing of a video, and no latent beside the region is
             computed. Words alone first make a portrait, which then speaks.
+        motion: 0 … 1, how much of a portrait moves besides its mouth; 0 is the mouth alone. For models whose latents
+            are motion.
         portrait_steps, portrait_guidance_scale: denoising steps and text guidance of that portrait.
         teacache_coefficients, magcache_ratios: what step caches know of this checkpoint; None: nothing.
     """
@@ -52,6 +54,7 @@ class Settings:
     colour_strength: float = 0.0
     text_tokens: int = 512
     edit_region: EditRegion = "everything"
+    motion: float = 1.0
     portrait_steps: int = 24
     portrait_guidance_scale: float | str = 3.0
     teacache_coefficients: tuple[float, ...] | None = None
@@ -74,6 +77,7 @@ class Settings:
             "hybrid_steps": (self.hybrid_steps is None or self.hybrid_steps >= 0, "none or a number, not negative"),
             "edit_region": (self.edit_region in get_args(EditRegion), "everything, face or mouth"),
             "portrait_steps": (self.portrait_steps >= 1, "at least 1"),
+            "motion": (0 <= self.motion <= 1, "between 0 and 1"),
             "colour_strength": (0 <= self.colour_strength <= 1, "between 0 and 1"),
         }
         for name, (holds, expected) in rules.items():

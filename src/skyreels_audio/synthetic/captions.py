@@ -37,6 +37,10 @@ _MOTION = {
     "lively": ("the head moves a lot", "with lively head movements", "moving the head freely"),
     "nodding": ("nodding", "the head nods", "with nods"),
     "shaking": ("shaking the head", "the head shakes from side to side", "with shakes of the head"),
+    "looking left": ("looking left", "looks to the left", "turned to the left"),
+    "looking right": ("looking right", "looks to the right", "turned to the right"),
+    "looking down": ("looking down", "looks down", "with the head lowered"),
+    "looking up": ("looking up", "looks up", "with the head raised"),
 }
 
 

@@ -20,6 +20,14 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
 # Head motion: limits of rotation (radians) and translation (metres), before a gesture adds to them.
 HEADS = {"still": (0.0, 0.0), "slight": (np.radians(2.5), 0.002), "lively": (np.radians(7.0), 0.005)}
 GESTURES = {"nodding": (1, 1.0), "shaking": (0, 1.4)}  # axis of rotation, relative size
+# Where somebody looks instead of into the camera: yaw to their left and pitch down, radians.
+DIRECTIONS = {
+    "looking left": (np.radians(9), 0.0),
+    "looking right": (np.radians(-9), 0.0),
+    "looking down": (0.0, np.radians(7)),
+    "looking up": (0.0, np.radians(-7)),
+}
+TURNING = 0.35  # seconds until most of the way is gone
 
 _BLINK = (0.35, 0.9, 1.0, 0.8, 0.4, 0.15)  # eyelids on successive frames, about a fifth of a second
 _ROUND = [VISEME_CHANNELS.index("funnel"), VISEME_CHANNELS.index("pucker")]
@@ -46,7 +54,7 @@ class Manner:
 
     expression: str = "neutral"  # a key of EXPRESSIONS
     head: str = "still"  # a key of HEADS
-    gesture: str | None = None  # a key of GESTURES; needs a head that is not still
+    gesture: str | None = None  # a key of GESTURES or DIRECTIONS; needs a head that is not still
     blinks: bool = False
     upper_face: bool = False  # wandering gaze, brows that follow stress, an expression that breathes
 
@@ -55,8 +63,9 @@ class Manner:
             raise ValueError(f"no expression {self.expression!r}; there are {', '.join(EXPRESSIONS)}")
         if self.head not in HEADS:
             raise ValueError(f"no head motion {self.head!r}; there are {', '.join(HEADS)}")
-        if self.gesture is not None and (self.gesture not in GESTURES or self.head == "still"):
-            raise ValueError(f"no gesture {self.gesture!r} of a {self.head} head; there are {', '.join(GESTURES)}")
+        gestures = (*GESTURES, *DIRECTIONS)
+        if self.gesture is not None and (self.gesture not in gestures or self.head == "still"):
+            raise ValueError(f"no gesture {self.gesture!r} of a {self.head} head; there are {', '.join(gestures)}")
 
 
 MOUTH_ONLY = Manner()
@@ -178,13 +187,17 @@ def _head(manner: Manner, stress_T: np.ndarray, rng: np.random.Generator) -> tup
     rotation_T3[:, 1] += rng.uniform(0.1, 0.5) * stress_T
     rotation_T3[:, 2] *= 0.6
     translation_T3 = np.stack([0.5 * _drift(frames, rng.uniform(0.4, 0.9), rng) for _ in range(3)], 1)
-    if manner.gesture is not None:
+    if manner.gesture in GESTURES:
         axis, size = GESTURES[manner.gesture]
         time_T = np.arange(frames) / FPS
         often = np.clip(0.6 + 0.8 * _drift(frames, 0.6, rng), 0, 1)
         rotation_T3[:, axis] += size * often * np.sin(2 * np.pi * rng.uniform(1.2, 2.2) * time_T)
     rotation_T3, translation_T3 = rotation_T3 - rotation_T3[:1], translation_T3 - translation_T3[:1]
-    return (turn * np.tanh(rotation_T3)).astype(np.float32), (shift * np.tanh(translation_T3)).astype(np.float32)
+    rotation_T3 = turn * np.tanh(rotation_T3)
+    if manner.gesture in DIRECTIONS:
+        arrival_T = 1 - np.exp(-np.square(np.arange(frames) / FPS / TURNING))
+        rotation_T3[:, :2] += arrival_T[:, None] * rng.uniform(0.7, 1.3) * np.array(DIRECTIONS[manner.gesture])
+    return rotation_T3.astype(np.float32), (shift * np.tanh(translation_T3)).astype(np.float32)
 
 
 def _gaze(frames: int, rng: np.random.Generator) -> np.ndarray:

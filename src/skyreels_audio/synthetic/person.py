@@ -4,6 +4,7 @@ import numpy as np
 
 from skyreels_audio.synthetic.appearance import LOOKS, Appearance, Framing
 from skyreels_audio.synthetic.background import Background
+from skyreels_audio.synthetic.mouth import seat
 from skyreels_audio.synthetic.rig import NECK_PIVOT, Identity, Material, Rig, smoothstep
 from skyreels_audio.synthetic.subject import Subject
 
@@ -13,12 +14,13 @@ LENGTH_OF_FACE = 0.19  # metres, forehead to chin: sets how far the camera stand
 def dress(rig: Rig, identity: Identity, appearance: Appearance, background: Background) -> Subject:
     """The person, standing in front of the camera."""
     hair_V, beard_V = hair_field(rig, appearance), beard_field(rig, appearance)
-    vertices_V3 = _grow_hair(rig, identity.vertices_V3, hair_V, beard_V, appearance)
+    vertices_V3, deltas_KV3 = seat(identity.vertices_V3, rig.deltas_KV3)
+    vertices_V3 = _grow_hair(rig, vertices_V3, hair_V, beard_V, appearance)
     view_projection, camera = frame_face(rig.landmarks(vertices_V3[None])[0], appearance.framing)
     long_hair = appearance.hair_style in ("long", "bob")
     return Subject(
         vertices_V3=vertices_V3,
-        deltas_KV3=rig.deltas_KV3,
+        deltas_KV3=deltas_KV3,
         head_V=rig.head_V,
         surface_V2=np.stack([hair_V, beard_V], -1).astype(np.float32),
         place_V2=map_places(rig.template_V3),

@@ -9,7 +9,9 @@ Shape letters: V vertex, L landmark, N vertex of the surroundings; metres on the
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,8 +19,13 @@ from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
-from skyreels_audio.faces import Face, lip_aperture, portrait_crop
+from skyreels_audio.faces import Face, detect_faces, face_box, lip_aperture, portrait_crop
+from skyreels_audio.faces.align import placement
+from skyreels_audio.faces.framing import MOUTH_CENTRE
+from skyreels_audio.faces.warp import invert, warp
+from skyreels_audio.media import read_image
 from skyreels_audio.synthetic.background import Background, colour_word
+from skyreels_audio.synthetic.mouth import seat
 from skyreels_audio.synthetic.rig import ACTIONS, NECK_PIVOT, Material, Rig, smoothstep
 from skyreels_audio.synthetic.subject import Subject, Surroundings
 
@@ -58,7 +65,41 @@ def suitable(face: Face) -> bool:
     """Whether a face can be made to speak: lips not wide apart, looking towards the camera."""
     turn = Pose.of(Rig.load(), face.landmarks[:468]).rotation
     yaw, pitch = np.arctan2(turn[0, 1], turn[1, 1]), np.arcsin(np.clip(turn[2, 1], -1, 1))
-    return lip_aperture(face.landmarks) < OPEN and max(abs(yaw), abs(pitch)) < STRAIGHT
+    return lip_aperture(face.landmarks) < CLOSED and max(abs(yaw), abs(pitch)) < STRAIGHT
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How much larger than the frame's rule a face stands, and how far off its place (fractions of the frame)."""
+
+    size: float = 1.0
+    place: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+
+FINE = 512  # side of a photograph that is to be animated
+
+
+def framed_portrait(path: Path, framing: Framing) -> tuple[np.ndarray, Face | None]:
+    """A photograph (uint8 [512, 512, 3]) as `generate` aligns a portrait, and its largest face; None without one."""
+    image, face = _portrait(path)
+    if face is None or not suitable(face):
+        return image, None
+    to_picture = placement(face.landmarks, (FINE, FINE))
+    middle = FINE * np.array(MOUTH_CENTRE)
+    linear, shift = to_picture[:, :2] / framing.size, middle - (middle + FINE * framing.place) / framing.size
+    to_picture = np.c_[linear, to_picture @ [*shift, 1.0]]
+    points = face.landmarks.astype(np.float64)
+    back = invert(to_picture)
+    scale = np.sqrt(abs(np.linalg.det(back[:, :2])))
+    points = np.c_[points[:, :2] @ back[:, :2].T + back[:, 2], points[:, 2] * scale].astype(np.float32)
+    framed = warp(Image.fromarray(image), to_picture, (FINE, FINE))
+    return framed, replace(face, landmarks=points, box_xyxy=face_box(points))
+
+
+@lru_cache(maxsize=1024)
+def _portrait(path: Path) -> tuple[np.ndarray, Face | None]:
+    image = read_image(path)
+    return image, next(iter(detect_faces(image)), None)
 
 
 def animate_photograph(
@@ -88,9 +129,10 @@ def animate_photograph(
     inner = np.isin(rig.material_F, [Material.TEETH, Material.TONGUE, Material.LASHES])
     still_V = smoothstep(0.57, 0.60, z) * smoothstep(0.82, 0.79, z) * smoothstep(-0.02, -0.05, y)
     moved = np.where(front_V, still_V, 1.0).astype(np.float32)
+    vertices_V3, deltas_KV3 = seat(vertices_V3, rig.deltas_KV3 * moved[:, None])
     return Subject(
         vertices_V3=vertices_V3,
-        deltas_KV3=rig.deltas_KV3 * moved[:, None],
+        deltas_KV3=deltas_KV3,
         head_V=_head_weight(pixels_V3[:, :2], landmarks_L3, picture.shape),
         surface_V2=_texture(open_V2, picture.shape),
         place_V2=_texture(_shut_lids(rig, pose, vertices_V3, open_V2, landmarks_L3), picture.shape),

@@ -70,6 +70,9 @@ class Renderer:
         self._maps = [gl.texture((MAP, MAP), 4) for _ in range(2)]
         self._maps_frame = gl.framebuffer(self._maps)
         self._corners = gl.buffer(np.array([-1, -1, 3, -1, -1, 3], np.float32).tobytes())
+        self._source = gl.buffer(reserve=count * 12, dynamic=True)
+        self._places = gl.texture(shape, 4, dtype="f4")
+        self._places_frame = gl.framebuffer([self._places], gl.depth_renderbuffer(shape))
         self._fan = gl.buffer(reserve=(len(LIPS) + 2) * 8, dynamic=True)
         self._programs: dict[tuple, moderngl.Program] = {}
         self._lips = gl.vertex_array(self._program("lips.vert", "lips.frag"), [(self._fan, "2f", "pixel")])
@@ -92,6 +95,67 @@ class Renderer:
             self.gl.gc()
             frames = self._frames(subject, vertex_TV6, moving, mesh_TL2)
         return Rendered(np.ascontiguousarray(frames[..., :3]), np.ascontiguousarray(frames[..., 3]), mesh_TL2)
+
+    def places(self, subject: Subject, motion: Motion, pairs: list[tuple[int, int]]) -> np.ndarray:
+        """For each pair of frames (source, target): where what a pixel of the target shows was in the source.
+
+        Returns float32 [P, H, W, 4]: x and y in pixels of the source (pixel centres at .5), depth (NDC), and which
+        surface it is (0: none, what is behind everything).
+        """
+        vertices_TV3 = pose(subject, motion.weights_TK)
+        turn_T33 = rotation_matrices(motion.rotation_T3)
+        result = np.empty((len(pairs), self.height, self.width, 4), np.float32)
+        with self.gl:
+            self.gl.gc()
+            draws = self._place_draws(subject)
+            for row, (source, target) in zip(result, pairs, strict=True):
+                self._dynamic.write(np.concatenate([vertices_TV3[target], vertices_TV3[target]], -1))
+                seen_V3 = self._seen(subject, vertices_TV3[source], turn_T33[source], motion.translation_T3[source])
+                self._source.write(seen_V3)
+                self._places_frame.use()
+                self._places_frame.clear(depth=1.0)
+                self.gl.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
+                for surface in draws:
+                    _set(surface.program, turn=turn_T33[target].T, shift=motion.translation_T3[target])
+                    surface.render()
+                row[:] = np.frombuffer(self._places.read(), np.float32).reshape(row.shape)[::-1]
+        return result
+
+    def _place_draws(self, subject: Subject) -> list[moderngl.VertexArray]:
+        rig = self.rig
+        traits_V4 = np.stack([rig.lip_V, subject.head_V, rig.cavity_V, rig.ambient_V], -1)
+        self._traits.write(traits_V4.astype(np.float32))
+        self._surface.write(subject.surface_V2.astype(np.float32))
+        draws = []
+        for material in Material:
+            chosen_F = subject.visible_F & (rig.material_F == material)
+            if material == Material.LASHES or not chosen_F.any():
+                continue
+            program = self._program("flow.vert", "flow.frag", MATERIAL=int(material))
+            _set(program, collar=subject.uniforms.get("collar", 0.0), pivot=subject.pivot)
+            _set(program, view_projection=subject.view_projection.T)
+            triangles_F3 = rig.triangles_F3[chosen_F]
+            if material == Material.LONG_HAIR:
+                triangles_F3 = np.concatenate([triangles_F3, triangles_F3[:, ::-1]])
+            buffers = [
+                (self._dynamic, "3f 12x", "position"),
+                (self._source, "3f", "source"),
+                (self._template, "3f", "template_position"),
+                (self._traits, "4f", "traits"),
+                (self._surface, "2f", "surface"),
+            ]
+            indices = self.gl.buffer(np.ascontiguousarray(triangles_F3).tobytes())
+            draws.append(self.gl.vertex_array(program, buffers, indices, skip_errors=True))
+        return draws
+
+    def _seen(self, subject: Subject, vertices_V3, turn_33, shift_3) -> np.ndarray:
+        """Pixels x, y (down) and depth (NDC) of every vertex [V, 3] in one frame."""
+        turned = (vertices_V3 - subject.pivot) @ turn_33.T + subject.pivot + shift_3
+        points = vertices_V3 + subject.head_V[:, None] * (turned - vertices_V3)
+        clip = np.c_[points, np.ones(len(points))] @ subject.view_projection.T
+        ndc = clip[:, :3] / clip[:, 3:]
+        half = np.array([self.width / 2, -self.height / 2, 1.0])
+        return (ndc * half + [self.width / 2, self.height / 2, 0]).astype(np.float32)
 
     def _frames(self, subject: Subject, vertex_TV6, moving, mesh_TL2) -> np.ndarray:
         """Colours and, as alpha, the lip mask: uint8 [T, H, W, 4]."""

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from skyreels_audio.media import InputError
+from skyreels_audio.training.motion.recipe import MotionRecipe, SpeechMotionRecipe
 from skyreels_audio.training.options import Optimisation, Strict
 from skyreels_audio.training.rendered.recipe import RenderedDistilRecipe, RenderedFlowRecipe
 
@@ -108,7 +109,13 @@ class FlowRecipe(Strict):
 
 
 Recipe = Annotated[
-    AutoencoderRecipe | SyncRecipe | FlowRecipe | RenderedFlowRecipe | RenderedDistilRecipe,
+    MotionRecipe
+    | SpeechMotionRecipe
+    | AutoencoderRecipe
+    | SyncRecipe
+    | FlowRecipe
+    | RenderedFlowRecipe
+    | RenderedDistilRecipe,
     Field(discriminator="task"),
 ]
 

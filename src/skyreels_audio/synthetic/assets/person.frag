@@ -42,7 +42,7 @@ vec3 hair_shade(vec3 n, float visible, float strand, float lock) {
 void main() {
     vec4 paint = texture(paint_map, map_place);
     float within = smoothstep(0.3, 0.7, trait.z); // the mouth
-    vec3 albedo = mix(paint.rgb * paint.rgb, vec3(0.22, 0.045, 0.04) * trait.w, within);
+    vec3 albedo = mix(paint.rgb * paint.rgb, vec3(0.22, 0.045, 0.04) * max(trait.w, 0.3), within);
     vec3 light = albedo * diffuse_light + mix(paint.a, 0.03, within) * gleam_light;
 #if HAIRY
     vec3 growth = texture(growth_map, map_place).rgb;

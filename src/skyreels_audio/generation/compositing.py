@@ -1,0 +1,216 @@
+"""Codes of motion → frames: the decoder's flow, applied to the picture itself at its own resolution.
+
+The decoder works on the face's box in an aligned crop of 256 × 256. Its flow and mask are smooth, so they are brought
+to the picture's pixels, which move without being drawn again; only what is painted has the decoder's own resolution.
+
+Shape letters: B frame of a batch, N channel of a code, H W pixels of the face's box, h w pixels of the picture.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from skyreels_audio.faces.warp import invert, warp
+from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS
+
+BATCH = 8  # frames that are decoded at once
+FADE = 10  # pixels of the box over which an edit ends at its border
+KEEP_MOUTH, KEEP_EYES, HEAD = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw"))
+AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
+REACH = 32  # crop pixels beyond the changed region that its pixels may come from
+STILL = 0.01  # below this nothing of the eyes is decoded
+
+# The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
+HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
+HEAD_ENDS = 1.0, 1.9  # in half axes: the head moves as one up to here, what surrounds it is still from there on
+NECK = np.array([0.5, 1.0])  # what the head rolls about
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """A picture and its face, aligned: ``place`` maps pixels of the crop [size, size] to pixels of the picture."""
+
+    picture_hw3: np.ndarray
+    crop_HW3: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def at(cls, picture_hw3: np.ndarray, place: np.ndarray, size: tuple[int, int]) -> "Aligned":
+        """The crop of ``size`` (H, W) that a placement cuts out of a picture."""
+        return cls(picture_hw3, warp(Image.fromarray(picture_hw3), place, size), place)
+
+
+def scale_motion(codes_FN: Tensor, motion: float) -> Tensor:
+    """Codes of a calmer head: 0 moves the mouth alone, 1 is as generated. Blinks stay whole from 0.5 on."""
+    codes_FN = codes_FN.clone()
+    codes_FN[:, HEAD:] *= motion
+    codes_FN[:, KEEP_EYES] = 1 - (1 - codes_FN[:, KEEP_EYES]) * min(2 * motion, 1.0)
+    return codes_FN
+
+
+def at_times(codes_FN: Tensor, fps: float, frames: int, code_fps: float = 25.0) -> Tensor:
+    """Codes of 25 per second, read at ``frames`` frame times of another rate, between codes in proportion."""
+    times = torch.arange(frames, dtype=torch.float64) * code_fps / fps
+    first = times.floor().long().clamp(max=len(codes_FN) - 1)
+    share = (times - first).clamp(0, 1).to(codes_FN.dtype)[:, None]
+    return torch.lerp(codes_FN[first], codes_FN[(first + 1).clamp(max=len(codes_FN) - 1)], share)
+
+
+class FaceDecoder:
+    """The decoder with the features of one source, band by band of the face's box."""
+
+    def __init__(self, vae: Any, crop_HW3: np.ndarray, eyes: bool = True) -> None:
+        self.vae = vae
+        height, width = vae.config.size
+        left, top, right, bottom = vae.config.box
+        box = crop_HW3[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+        source = torch.from_numpy(np.ascontiguousarray(box)).permute(2, 0, 1)[None].to(vae.device)
+        source = source.float() / 127.5 - 1
+        self.shape = source.shape[2:]
+        bands = {"mouth": vae.config.mouth, "eyes": vae.config.eyes} if eyes else {"mouth": vae.config.mouth}
+        self.bands = {name: slice(*rows) for name, rows in bands.items()}
+        self.features = {
+            name: vae.read_source(source[:, :, rows].to(vae.dtype), rows) for name, rows in self.bands.items()
+        }
+        first, last = vae.config.mouth[0], vae.config.eyes[1]
+        row = torch.arange(self.shape[0], device=vae.device).view(-1, 1)
+        self.lower = ((row - first) / (last - first)).clamp(0, 1)
+        self.border = border_fade(self.shape, vae.device)
+
+    @torch.no_grad()
+    def __call__(self, codes_BN: Tensor) -> Tensor:
+        """Flow (crop pixels right, down), painted share and colour (-1 to 1) in one tensor [B, 6, H, W]."""
+        codes_BN = codes_BN.to(self.vae.device)
+        face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype)
+        result = torch.zeros(len(codes_BN), 6, *self.shape, device=self.vae.device)
+        for band, keep in (("mouth", KEEP_MOUTH), ("eyes", KEEP_EYES)):
+            awake_B = ((1 - codes_BN[:, keep]) / AWAKE).clamp(0, 1).float()
+            chosen = torch.nonzero(awake_B > STILL).flatten()
+            if band not in self.bands or not len(chosen):
+                continue
+            motion = self.vae.move(face[chosen], self.features[band])
+            weight = self.lower if band == "mouth" else 1 - self.lower
+            rows = self.bands[band]
+            strength = awake_B[chosen].view(-1, 1, 1, 1) * weight[rows]
+            moved = torch.cat([motion.flow_B2HW, motion.painted_B1HW], 1) * strength
+            result[chosen, :3, rows] += moved
+            result[chosen, 3:, rows] += motion.colour_B3HW * strength / awake_B[chosen].view(-1, 1, 1, 1)
+        result[:, :3] *= self.border
+        return result
+
+
+def border_fade(shape: tuple[int, int], device: Any) -> Tensor:
+    """1 inside of a box, 0 at its border [H, W]."""
+    across = [torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) for n in shape]
+    away = torch.minimum(across[0][:, None], across[1][None, :]).to(device)
+    t = (away / FADE).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+class Compositor:
+    """Applies motion to one picture; what of the pixels' geometry stays the same is computed once.
+
+    ``eyes`` and ``head`` say what may move besides the mouth: without both only the mouth's part of the picture is
+    touched, every other pixel is the source's own.
+    """
+
+    def __init__(self, aligned: Aligned, vae: Any, eyes: bool = True, head: bool = True) -> None:
+        self.picture = aligned.picture_hw3
+        self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
+        self.size = np.array(vae.config.size[::-1], np.float64)
+        self.box = np.array(vae.config.box) * np.tile(self.size, 2)
+        self.place, self.to_crop = aligned.place, invert(aligned.place)
+        height, width = self.picture.shape[:2]
+        self.head = head
+        corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
+        if not head:
+            top = vae.config.eyes[0] if eyes else vae.config.mouth[0]
+            low = self.box[:2] + [0, top]
+            corners = self._corners(low / self.size, self.box[2:] / self.size)
+        low = np.clip(np.floor(corners.min(0)).astype(int), 0, [width - 1, height - 1])
+        high = np.clip(np.ceil(corners.max(0)).astype(int) + 1, low + 1, [width, height])
+        self.region = slice(low[1], high[1]), slice(low[0], high[0])
+        y, x = np.mgrid[low[1] : high[1], low[0] : high[0]] + 0.5
+        place = np.stack([x, y], -1) @ self.to_crop[:, :2].T + self.to_crop[:, 2]
+        self.crop_hw2 = torch.from_numpy(place.astype(np.float32))
+        self.here_hw2 = torch.from_numpy(np.stack([x, y], -1).astype(np.float32))
+        reach = int(np.ceil(REACH * np.sqrt(abs(np.linalg.det(self.place[:, :2])))))
+        self.origin = np.maximum(low - reach, 0)
+        around = self.picture[self.origin[1] : high[1] + reach, self.origin[0] : high[0] + reach]
+        self.source = torch.from_numpy(around.copy()).permute(2, 0, 1)[None].float()
+        self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
+
+    def _corners(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        points = np.array([[x, y] for x in (low[0], high[0]) for y in (low[1], high[1])]) * self.size
+        return points @ self.place[:, :2].T + self.place[:, 2]
+
+    def frames(self, codes_FN: Iterable[Tensor]) -> Iterator[np.ndarray]:
+        """uint8 [h, w, 3] for every code [N]."""
+        codes = iter(codes_FN)
+        while batch := list(islice(codes, BATCH)):
+            codes_BN = torch.stack(batch)
+            for code_N, motion_6HW in zip(codes_BN, self.decoder(codes_BN), strict=True):
+                yield self.frame(code_N, motion_6HW.cpu())
+
+    def frame(self, code_N: Tensor, motion_6HW: Tensor) -> np.ndarray:
+        """The picture with its head turned and its face moved."""
+        out = self.picture.copy()
+        at_hw2 = self.crop_hw2
+        if self.head:
+            at_hw2 = at_hw2 - self._head_flow(code_N)
+        grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
+        face = F.grid_sample(motion_6HW[None], grid[None], align_corners=False, padding_mode="border")[0]
+        inside = (grid.abs().amax(-1) < 1).float()
+        face[:3] *= inside
+        source_hw2 = at_hw2 + face[:2].permute(1, 2, 0)
+        matrix = torch.from_numpy(self.place).float()
+        source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
+        moved = self._sample(source_hw2)
+        painted = face[2]
+        result = moved + painted * ((face[3:] + 1) * 127.5 - moved)
+        # Where nothing moves the picture's own bytes stay, not their resampling.
+        changed = ((source_hw2 - self.here_hw2).abs().amax(-1) > 0.02) | (painted > 0.004)
+        kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
+        result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
+        out[self.region] = result.permute(1, 2, 0).numpy()
+        return out
+
+    def _sample(self, source_hw2: Tensor) -> Tensor:
+        height, width = self.source.shape[2:]
+        grid = 2 * (source_hw2 - torch.from_numpy(self.origin).float()) / torch.tensor([width, height]) - 1
+        return F.grid_sample(self.source, grid[None], align_corners=False, padding_mode="border", mode="bicubic")[0]
+
+    def _head_flow(self, code_N: Tensor) -> Tensor:
+        """How far each pixel of the region was carried by the head's turn, crop pixels [h, w, 2]."""
+        weight, depth, from_neck = self.relative
+        yaw, pitch, roll, right, down = code_N[HEAD:].float().tolist()
+        turned = torch.stack([depth * yaw, depth * pitch], -1)
+        rolled = torch.stack([-from_neck[..., 1] * roll, from_neck[..., 0] * roll], -1)
+        moved = turned + rolled + torch.tensor([right, down])
+        return weight[..., None] * moved * torch.from_numpy(self.size).float()
+
+
+def _head_geometry(at_hw2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight [h, w], depth [h, w] and place from the neck [h, w, 2] of points of the aligned frame (fractions)."""
+    from_centre = (at_hw2 - torch.from_numpy(HEAD_CENTRE).float()) / torch.from_numpy(HEAD_AXES).float()
+    away = from_centre.square().sum(-1).sqrt()
+    depth = HEAD_DEPTH * (1 - away.clamp(max=1).square()).clamp(min=0).sqrt()
+    t = ((HEAD_ENDS[1] - away) / (HEAD_ENDS[1] - HEAD_ENDS[0])).clamp(0, 1)
+    return t * t * (3 - 2 * t), depth, at_hw2 - torch.from_numpy(NECK).float()
+
+
+def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0) -> np.ndarray:
+    """A video's frame [h, w, 3] with another mouth, made from its own pixels; below 1 an edit comes or goes."""
+    compositor = Compositor(aligned, vae, eyes=False, head=False)
+    code_N = code_N.clone()
+    code_N[KEEP_MOUTH] = 0  # of what the speaker of the video said
+    motion_6HW = compositor.decoder(code_N[None])[0].cpu()
+    motion_6HW[:3] *= strength
+    return compositor.frame(code_N, motion_6HW)

@@ -1,0 +1,183 @@
+"""Training of the motion autoencoder's decoder on pairs of frames with exact flow (``synthetic.pairs``)."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from skyreels_audio.media import InputError
+from skyreels_audio.models.motion_autoencoder import Motion, MotionAutoencoder
+from skyreels_audio.training.motion.augment import Batch, augment
+from skyreels_audio.training.motion.recipe import MotionRecipe
+
+REFRESH_EVERY = 200  # steps between looks at the growing folder of clips
+FEATURES = 5.0  # weight of the discriminator's features, which are small: its layers have norm 1
+HELD_OUT_PAIRS = 96
+MOUTH_BOX = 56, 140, 20, 108  # of the face's box: top, bottom, left, right; what figures are measured in
+
+
+class PairFolder:
+    """Clips of pairs on disk, one file each; the folder may grow while it is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.paths = sorted(path for path in self.folder.glob("*.npz") if ".partial" not in path.name)
+
+    def pair(self, clip: int, pair: int) -> tuple[np.ndarray, ...]:
+        """Source and target (uint8 HWC), code [N], flow [H, W, 2] in pixels, visibility [H, W] of one pair."""
+        with np.load(self.paths[clip]) as data:
+            pair %= len(data["codes_PN"])
+            frames = data["frames_THWC"]
+            flow = data["flow_PHW2"][pair].astype(np.float32) / 64
+            source, target = frames[data["sources_P"][pair]], frames[data["targets_P"][pair]]
+            return source, target, data["codes_PN"][pair], flow, data["visible_PHW"][pair]
+
+    def batch(self, picks: list[tuple[int, int]]) -> Batch:
+        source, target, codes, flow, visible = map(np.stack, zip(*(self.pair(*pick) for pick in picks), strict=True))
+        pixels = lambda x: torch.from_numpy(x).permute(0, 3, 1, 2).float()  # noqa: E731
+        return Batch(
+            source_B3HW=pixels(source) / 127.5 - 1,
+            target_B3HW=pixels(target) / 127.5 - 1,
+            codes_BN=torch.from_numpy(codes),
+            flow_B2HW=pixels(flow),
+            visible_B1HW=torch.from_numpy(visible)[:, None].float(),
+        )
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        clips = torch.randint(len(self.paths), (count,), generator=generator).tolist()
+        pairs = torch.randint(1 << 16, (count,), generator=generator).tolist()
+        return self.batch(list(zip(clips, pairs, strict=True)))
+
+
+class PatchDiscriminator(nn.Module):
+    """Which patches of a mouth are real: logits and features at three scales (pix2pix; Isola et al., 2017)."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        widths = (6, width, 2 * width, 4 * width)
+        self.layers = nn.ModuleList(spectral_norm(nn.Conv2d(i, o, 4, stride=2, padding=1)) for i, o in pairwise(widths))
+        self.head = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
+
+    def forward(self, picture_B3HW: Tensor, source_B3HW: Tensor) -> list[Tensor]:
+        h, features = torch.cat([picture_B3HW, source_B3HW], 1), []
+        for layer in self.layers:
+            h = F.leaky_relu(layer(h), 0.2)
+            features.append(h)
+        return [*features, self.head(h)]
+
+
+class MotionTask:
+    """Flow where the source shows it, paint where it does not, and the pixels of both."""
+
+    def __init__(self, recipe: MotionRecipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        self.clips, held_out = PairFolder(recipe.pairs / "train"), PairFolder(recipe.pairs / "test")
+        count = len(held_out.paths)
+        if not count or not self.clips.paths:
+            raise InputError(f"{recipe.pairs} holds no clips: make them with skyreels-audio render RECIPE.")
+        self.held_out = held_out.batch([(i % count, 3 * i) for i in range(HELD_OUT_PAIRS)])
+        vae = MotionAutoencoder(**recipe.model)
+        if recipe.initial is not None:
+            vae.load_state_dict(MotionAutoencoder.from_pretrained(recipe.initial).state_dict())
+        vae = vae.to(device, memory_format=torch.channels_last)
+        self.modules = nn.ModuleDict({"vae": vae, "discriminator": PatchDiscriminator()}).to(device)
+        self.rows = {"mouth": slice(*vae.config.mouth), "eyes": slice(*vae.config.eyes), "face": slice(None)}
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        if step % REFRESH_EVERY == 0:
+            self.clips.refresh()
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        batch = augment(self.clips.draw(self.recipe.optimisation.batch, generator), generator)
+        part = ("mouth", "mouth", "eyes", "face")[step % 4]
+        batch = batch.rows(self.rows[part]).to(self.device)
+        vae: Any = self.modules["vae"]
+        motion = vae.move(batch.codes_BN, vae.read_source(batch.source_B3HW, self.rows[part]))
+        losses = motion_losses(motion, batch)
+        if step >= self.recipe.adversarial_from and part != "eyes":
+            losses |= self.adversarial_losses(motion, batch, self.rows[part].start or 0)
+        return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
+
+    def adversarial_losses(self, motion: Motion, batch: Batch, first_row: int) -> dict[str, Tensor]:
+        """Hinge losses on the mouth: both sides in one step, since neither's gradient reaches the other's weights."""
+        top, bottom, left, right = MOUTH_BOX
+        box = (..., slice(top - first_row, bottom - first_row), slice(left, right))
+        discriminator: Any = self.modules["discriminator"]
+        source, true, made = batch.source_B3HW[box], batch.target_B3HW[box], motion.apply(batch.source_B3HW)[box]
+        real, fake = discriminator(true, source), discriminator(made.detach(), source)
+        learning = F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
+        frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
+        judged = torch.func.functional_call(discriminator, frozen, (made, source))
+        matching = torch.stack([(a - b.detach()).abs().mean() for a, b in zip(judged[:-1], real[:-1], strict=True)])
+        weight = self.recipe.adversarial_weight
+        return {
+            "discriminator": learning,
+            "adversarial": -weight * judged[-1].mean(),
+            "features": FEATURES * matching.sum(),
+        }
+
+    @torch.no_grad()
+    def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
+        """PSNR of the held-out mouths, moved and painted, beside that of the source repeated."""
+        vae: Any = averaged["vae"]
+        parts = []
+        for codes, source in zip(self.held_out.codes_BN.split(16), self.held_out.source_B3HW.split(16), strict=True):
+            parts.append(vae.move(codes, vae.read_source(source)).apply(source).clamp(-1, 1))
+        made, true, still = torch.cat(parts), self.held_out.target_B3HW, self.held_out.source_B3HW
+        top, bottom, left, right = MOUTH_BOX
+        box = (..., slice(top, bottom), slice(left, right))
+        eyes = (..., slice(0, 48), slice(None))
+        return {
+            "held_out/mouth_psnr": psnr(made[box], true[box]),
+            "held_out/mouth_still": psnr(still[box], true[box]),
+            "held_out/eyes_psnr": psnr(made[eyes], true[eyes]),
+            "held_out/eyes_still": psnr(still[eyes], true[eyes]),
+            "held_out/sharpness": sharpness(made[box]) / sharpness(true[box]),
+        }
+
+    def export(self, averaged: nn.ModuleDict, folder: Path) -> None:
+        vae: Any = averaged["vae"]
+        vae.save_pretrained(folder)
+
+
+def motion_losses(motion: Motion, batch: Batch) -> dict[str, Tensor]:
+    """Each a mean over the batch; what moves or is hidden weighs more than what stays."""
+    moving = (batch.target_B3HW - batch.source_B3HW).abs().mean(1, keepdim=True)
+    weight = 1 + 4 * F.avg_pool2d((moving > 0.06).float(), 9, 1, 4) + 3 * (1 - batch.visible_B1HW)
+    weight = weight / weight.mean()
+    made = motion.apply(batch.source_B3HW)
+    flow_error = (motion.flow_B2HW - batch.flow_B2HW).abs().mean(1, keepdim=True).clamp(max=20)
+    hidden = F.binary_cross_entropy(motion.painted_B1HW.clamp(1e-4, 1 - 1e-4), 1 - batch.visible_B1HW, reduction="none")
+    error = made - batch.target_B3HW
+    painted = (1 - batch.visible_B1HW) * (motion.colour_B3HW - batch.target_B3HW).abs()
+    return {
+        "pixels": 2 * (weight * (error.abs() + error.square())).mean(),
+        "edges": 2 * sum((weight[..., :-1, :-1] * d.abs()).mean() for d in differences(error)),
+        "flow": 0.4 * (weight * batch.visible_B1HW * flow_error).mean(),
+        "hidden": 0.3 * (weight * hidden).mean(),
+        "painted": 2 * painted.mean(),
+    }
+
+
+def differences(x: Tensor) -> tuple[Tensor, Tensor]:
+    """To the right and to the lower neighbour, of the size that both have."""
+    return x[..., :-1, 1:] - x[..., :-1, :-1], x[..., 1:, :-1] - x[..., :-1, :-1]
+
+
+def psnr(made: Tensor, true: Tensor) -> float:
+    """Mean over pictures of values in [-1, 1], dB."""
+    return float((10 * torch.log10(4 / (made - true).square().mean((1, 2, 3)).clamp(min=1e-6))).mean())
+
+
+def sharpness(pictures_B3HW: Tensor) -> float:
+    """Mean variance of the Laplacian of the brightness."""
+    grey = pictures_B3HW.mean(1, keepdim=True)
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return float(F.conv2d(grey, kernel).var((1, 2, 3)).mean())

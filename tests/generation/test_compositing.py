@@ -1,0 +1,92 @@
+"""Motion applied to pictures: at rest they are themselves, and what is not the face stays as it was."""
+
+import numpy as np
+import pytest
+import torch
+
+from skyreels_audio.generation.compositing import (
+    HEAD,
+    KEEP_EYES,
+    Aligned,
+    Compositor,
+    at_times,
+    edit_mouth,
+    scale_motion,
+)
+from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
+
+PLACE = np.array([[1.5, 0.1, 40.0], [-0.1, 1.5, 30.0]])  # crop → picture: larger, turned a little, off the corner
+
+
+@pytest.fixture(scope="module")
+def vae() -> MotionAutoencoder:
+    torch.manual_seed(0)
+    model = MotionAutoencoder(widths=(8, 12, 16, 24), code_width=16).eval()
+    for module in model.decoder.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def aligned() -> Aligned:
+    picture = np.random.default_rng(0).integers(0, 256, (470, 500, 3), np.uint8)
+    return Aligned.at(picture, PLACE, (256, 256))
+
+
+def code(**changes: float) -> torch.Tensor:
+    values = torch.tensor(REST)
+    for name, value in changes.items():
+        values[CHANNELS.index(name)] = value
+    return values
+
+
+def test_a_face_at_rest_is_its_picture(vae: MotionAutoencoder, aligned: Aligned) -> None:
+    (frame,) = Compositor(aligned, vae).frames([code()])
+    assert np.array_equal(frame, aligned.picture_hw3)
+
+
+def test_an_edit_of_the_mouth_stays_in_its_part(vae: MotionAutoencoder, aligned: Aligned) -> None:
+    frame = edit_mouth(aligned, code(jawOpen=1.0), vae)
+    changed = np.argwhere((frame != aligned.picture_hw3).any(-1))
+    assert len(changed)
+    left, top, right, bottom = np.array(vae.config.box) * 256
+    top += vae.config.mouth[0]
+    back = (changed[:, ::-1] + 0.5 - PLACE[:, 2]) @ np.linalg.inv(PLACE[:, :2]).T
+    assert np.all(back.min(0) >= [left - 1, top - 1]) and np.all(back.max(0) <= [right + 1, bottom + 1])
+
+
+def test_an_edit_of_no_strength_changes_nothing(vae: MotionAutoencoder, aligned: Aligned) -> None:
+    assert np.array_equal(edit_mouth(aligned, code(jawOpen=1.0), vae, strength=0.0), aligned.picture_hw3)
+
+
+def test_a_turned_head_moves_the_nose_and_not_the_corner(vae: MotionAutoencoder) -> None:
+    y, x = np.mgrid[:256, :256]
+    picture = np.repeat((128 + 60 * np.sin(x / 9) + 0 * y)[..., None], 3, -1).astype(np.uint8)
+    aligned = Aligned.at(picture, np.eye(2, 3), (256, 256))
+    (frame,) = Compositor(aligned, vae).frames([code(yaw=0.1)])
+    shift = 0.1 * 0.26 * 256  # to the person's left, the right of the picture
+    expected = 128 + 60 * np.sin((np.arange(110, 146) - shift) / 9)
+    assert np.abs(frame[122, 110:146, 0] - expected).max() < 12
+    assert np.array_equal(frame[:4, :4], picture[:4, :4])
+
+
+def test_batches_make_no_difference(vae: MotionAutoencoder, aligned: Aligned) -> None:
+    codes = [code(jawOpen=i / 10, keepMouth=0.0, keepEyes=float(i % 2)) for i in range(10)]
+    together = list(Compositor(aligned, vae).frames(codes))
+    alone = [next(Compositor(aligned, vae).frames([one])) for one in codes]
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(together, alone, strict=True)) <= 1
+
+
+def test_motion_is_a_dial() -> None:
+    codes = torch.stack([code(yaw=0.1, keepEyes=0.0, jawOpen=0.5)])
+    still, half = scale_motion(codes, 0.0), scale_motion(codes, 0.5)
+    assert still[0, KEEP_EYES] == 1 and not still[0, HEAD:].any() and still[0, CHANNELS.index("jawOpen")] == 0.5
+    assert half[0, KEEP_EYES] == 0 and half[0, CHANNELS.index("yaw")] == pytest.approx(0.05)
+
+
+def test_codes_are_read_at_the_frames_of_any_rate() -> None:
+    codes = torch.arange(10.0)[:, None]
+    assert torch.equal(at_times(codes, 25.0, 10), codes)
+    assert torch.allclose(at_times(codes, 50.0, 19)[:, 0], torch.arange(19) / 2)
+    assert at_times(codes, 24.0, 12)[-1, 0] == 9  # past the end the last one stays
