@@ -42,16 +42,16 @@ class Source:
         known_FHW: which pixels of them stay; None: of a single frame all.
         landmarks: of the face in the first frame; None: there is none, or nobody asked.
         portrait: the picture that the changed region goes back into; None: frames are whole.
-        aligned: the picture whose pixels a model of motion moves.
         faces: see ``Framed``.
+        aligned: the picture whose pixels a model of motion moves.
     """
 
     frames_FHWC: np.ndarray | None = None
     known_FHW: np.ndarray | None = None
     landmarks: np.ndarray | None = None
     portrait: Portrait | None = None
-    aligned: Aligned | None = None
     faces: dict[str, Any] = field(default_factory=dict)
+    aligned: Aligned | None = None
 
 
 @dataclass(frozen=True, eq=False)
