@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from model_picture import SPEAKS, cut_portrait
@@ -184,7 +185,7 @@ def _paintings(bench: Workbench) -> Iterator[tuple[str, Subject | None, np.ndarr
 
 def _picture(bench: Workbench, subject: Subject | None, image: np.ndarray, said: Voice, number: int) -> dict:
     frames = bench.generate(image, said.waveform, "", seed=number, motion=0.0)
-    result = {"aperture": lip_aperture_curve(frames)}
+    result: dict[str, Any] = {"aperture": lip_aperture_curve(frames)}
     if subject is not None:
         shown = bench.renderer.render(subject, speaking_motion(said, number))
         lower, still = box_mask(shown.lower_face_box_T4[0], image.shape), np.broadcast_to(image, shown.frames.shape)

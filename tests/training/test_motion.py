@@ -1,6 +1,7 @@
 """Training of the small model: what augmentation must not break, and what each loss is zero at."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,11 +49,11 @@ def write_pairs(folder: Path, clips: int = 3) -> None:
             )
 
 
-def recipe(folder: Path, **changes) -> MotionRecipe:
+def recipe(folder: Path) -> MotionRecipe:
     options = Optimisation(steps=2, batch=2, learning_rate=1e-3)
     speech = {"bank": folder / "speech"}
-    given = dict(task="motion", output=folder / "run", pairs=folder / "pairs", speech=speech, model=SMALL)
-    return MotionRecipe(**(given | dict(optimisation=options) | changes))
+    given: dict[str, Any] = dict(task="motion", output=folder / "run", pairs=folder / "pairs", speech=speech)
+    return MotionRecipe(**given, model=SMALL, optimisation=options)
 
 
 @pytest.mark.parametrize("seed", range(6))

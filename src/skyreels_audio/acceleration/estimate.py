@@ -117,7 +117,8 @@ def estimate(
     transformer, vae = shape.transformer, shape.vae
     latents = -(-(frames - 1) // FRAMES_PER_LATENT) + 1
     span = min(latents, window)
-    size = tuple(max(side // spatial_factor(vae), 1) for side in (height, width))
+    factor = spatial_factor(vae)
+    size = (max(height // factor, 1), max(width // factor, 1))
     weights = {model: tensor_bytes(model) for model in (transformer, vae, *shape.encoders)}
     block = tensor_bytes(transformer.blocks[0])
     if mode == "low":  # 8-bit blocks: the one at work, half of it in 16 bit, and the next

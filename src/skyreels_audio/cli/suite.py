@@ -1,8 +1,11 @@
 """skyreels-audio benchmark --suite: a checkpoint's videos of a benchmark suite."""
 
+import logging
 from pathlib import Path
 
 from skyreels_audio.cli.progress import Progress
+
+log = logging.getLogger(__name__)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -41,7 +44,7 @@ def run_suite(name: str, subset: int, model: Path, out: Path, shard: str, device
             raise InputError(str(error)) from error
         failed = make_videos(cases, pipe, out, part, progress)
         for case, reason in failed.items():
-            progress.warn(f"{case} failed: {reason}")
+            log.warning("%s failed: %s", case, reason)
     made = len(cases[part[0] :: part[1]]) - len(failed)
     return (
         f"{out / 'videos'}: {made} videos of {suite.name}; score them with "

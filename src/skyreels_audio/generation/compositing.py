@@ -73,7 +73,7 @@ class FaceDecoder:
         box = crop_HW3[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
         source = torch.from_numpy(np.ascontiguousarray(box)).permute(2, 0, 1)[None].to(vae.device)
         source = source.float() / 127.5 - 1
-        self.shape = source.shape[2:]
+        self.shape = (source.shape[2], source.shape[3])
         bands = {"mouth": vae.config.mouth, "eyes": vae.config.eyes} if eyes else {"mouth": vae.config.mouth}
         self.bands = {name: slice(*rows) for name, rows in bands.items()}
         self.features = {

@@ -13,6 +13,7 @@ Shapes: B batch, N channel of a code, F pixel frame, T latent frame, C latent ch
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -179,6 +180,8 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         mouth, eyes: parts of the box that are decoded where only they change: top and bottom, in its pixels.
         latents_mean, latents_std: of each latent channel, by which the transformer's latents are normalised.
     """
+
+    config: Any  # the arguments of __init__
 
     @register_to_config
     def __init__(

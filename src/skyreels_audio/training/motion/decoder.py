@@ -87,7 +87,7 @@ class MotionTask:
         vae = MotionAutoencoder(**recipe.model)
         if recipe.initial is not None:
             vae.load_state_dict(MotionAutoencoder.from_pretrained(recipe.initial).state_dict())
-        vae = vae.to(device, memory_format=torch.channels_last)
+        vae.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.modules = nn.ModuleDict({"vae": vae, "discriminator": PatchDiscriminator()}).to(device)
         self.rows = {"mouth": slice(*vae.config.mouth), "eyes": slice(*vae.config.eyes), "face": slice(None)}
 
@@ -159,7 +159,7 @@ def motion_losses(motion: Motion, batch: Batch) -> dict[str, Tensor]:
     painted = (1 - batch.visible_B1HW) * (motion.colour_B3HW - batch.target_B3HW).abs()
     return {
         "pixels": 2 * (weight * (error.abs() + error.square())).mean(),
-        "edges": 2 * sum((weight[..., :-1, :-1] * d.abs()).mean() for d in differences(error)),
+        "edges": 2 * torch.stack([(weight[..., :-1, :-1] * d.abs()).mean() for d in differences(error)]).sum(),
         "flow": 0.4 * (weight * batch.visible_B1HW * flow_error).mean(),
         "hidden": 0.3 * (weight * hidden).mean(),
         "painted": 2 * painted.mean(),

@@ -47,7 +47,7 @@ def render_pairs(recipe: MotionRecipe) -> None:
 def write_clip(recipe: MotionRecipe, index: int) -> None:
     """One clip, as a file of its own: empty where its photograph does not lend itself."""
     path = _path(recipe, index)
-    clip = _factory(recipe, path.parent.name).clip(index)
+    clip = _factory(recipe.speech.bank, recipe.photographs, recipe.seed, path.parent.name).clip(index)
     if clip is None:
         path.with_suffix(".none").touch()
         return
@@ -68,12 +68,11 @@ def _path(recipe: MotionRecipe, index: int) -> Path:
 
 
 @lru_cache(maxsize=2)
-def _factory(recipe: MotionRecipe, split: str) -> PairFactory:
-    corpus = SpeechBank(recipe.speech.bank, split)
+def _factory(bank: Path, folder: Path | None, seed: int, split: str) -> PairFactory:
+    corpus = SpeechBank(bank, split)
     curves = [corpus[row][1] for row in range(len(corpus))]
-    folder = recipe.photographs
     pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES) if folder else []
-    return PairFactory(curves, [p for p in pictures if split_of(p.name) == split], recipe.seed, split)
+    return PairFactory(curves, [p for p in pictures if split_of(p.name) == split], seed, split)
 
 
 def _single_thread() -> None:
