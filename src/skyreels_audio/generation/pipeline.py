@@ -27,21 +27,24 @@ from skyreels_audio.generation.inputs import Framed, Prepared, Source, check_aud
 from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
+from skyreels_audio.generation.portrait_from_words import generate_portrait
 from skyreels_audio.generation.sampling import sample, set_timesteps, weights_hash
 from skyreels_audio.generation.settings import Settings
 from skyreels_audio.generation.step import BATCH_TOKENS, Batched, Executor, TransformerVelocity
 from skyreels_audio.media import SAMPLE_RATE
-from skyreels_audio.models import autoencoder, motion_autoencoder, transformer
+from skyreels_audio.models import autoencoder, motion_autoencoder, portrait_autoencoder, transformer
 from skyreels_audio.models.motion_autoencoder import MotionAutoencoder, unpack
 from skyreels_audio.models.rope import FRAMES_PER_LATENT, FRAMES_PER_SECOND
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 # model_index.json names our classes by their modules. diffusers looks for those among the modules that are imported,
 # and in a module for the base class that tells how to load.
-for _module in (autoencoder, motion_autoencoder, transformer):
+for _module in (autoencoder, motion_autoencoder, portrait_autoencoder, transformer):
     vars(_module).setdefault("ModelMixin", ModelMixin)
 
 log = logging.getLogger(__name__)
+
+PORTRAIT_COMPONENTS = ("portrait_transformer", "portrait_vae", "portrait_text_encoder")
 
 Progress = Callable[[str, int, int], None]
 """Called with the phase ("portrait", "encode", "sample", "decode"), what is done of it, and all of it."""
@@ -83,11 +86,13 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         transformer: the velocity model.
         scheduler: any flow-matching scheduler of diffusers.
         image_encoder, image_processor: CLIP, for backbones that read its tokens.
+        portrait_transformer, portrait_vae, portrait_text_encoder: what makes a portrait of words for a ``vae`` that
+            moves the pixels of one (``portrait_from_words``).
         generation_defaults: what differs from ``Settings`` for this checkpoint.
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->audio_encoder->transformer->vae"
-    _optional_components = ["image_encoder", "image_processor"]
+    _optional_components = ["image_encoder", "image_processor", *PORTRAIT_COMPONENTS]
     executor: Executor | None = None
     """What computes a step; None: the transformer, small evaluations in batches. ``acceleration`` puts others here."""
 
@@ -102,6 +107,9 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         scheduler: Any,
         image_encoder: Any = None,
         image_processor: Any = None,
+        portrait_transformer: Any = None,
+        portrait_vae: Any = None,
+        portrait_text_encoder: Any = None,
         generation_defaults: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -115,6 +123,9 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             scheduler=scheduler,
             image_encoder=image_encoder,
             image_processor=image_processor,
+            portrait_transformer=portrait_transformer,
+            portrait_vae=portrait_vae,
+            portrait_text_encoder=portrait_text_encoder,
         )
         unknown = set(generation_defaults or {}) - {field.name for field in fields(Settings)}
         if unknown:
@@ -266,7 +277,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             text_2SD = encode_prompts(self, *texts, settings)
         else:
             text_2SD = encode_prompts(self, *texts, settings)
-            source = self.still_source(image, text_2SD, latents, settings, generator, report)
+            source = self.still_source(image, texts[0], text_2SD, latents, settings, generator, report)
         report("encode", 0, 1)
         conditions = encode_conditions(
             self, source.frames_FHWC, source.known_FHW, waveform_n, text_2SD, latents, self.timeline(settings)
@@ -285,6 +296,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     def still_source(
         self,
         image: np.ndarray | Image.Image | None,
+        prompt: str,
         text_2SD: Tensor,
         latents: int,
         settings: Settings,
@@ -295,6 +307,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         size, region = (settings.height, settings.width), settings.edit_region
         if image is not None:
             framed = frame_picture(image, size)
+        elif self.moves_pixels:
+            framed = frame_picture(self.generate_portrait(prompt, generator, report), size)
         elif region == "everything":
             return Source()
         else:
@@ -324,6 +338,20 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         size = tuple(self.vae.config.size)
         aligned = Aligned.at(framed.picture_HWC, placement(framed.landmarks, size), size)
         return Source(aligned.crop_HW3[None], landmarks=framed.landmarks, aligned=aligned, faces=framed.faces)
+
+    def generate_portrait(self, prompt: str, generator: torch.Generator | None, report: Progress) -> np.ndarray:
+        """A picture from words, uint8 [H, W, 3], by the components that only do this.
+
+        Raises:
+            ValueError: the checkpoint has none.
+        """
+        transformer, vae, text_encoder = (getattr(self, name) for name in PORTRAIT_COMPONENTS)
+        if transformer is None or vae is None or text_encoder is None:
+            raise ValueError("This checkpoint makes no portrait from words alone: give an image or a video.")
+        report("portrait", 0, 1)
+        picture_HWC = generate_portrait(prompt, transformer, vae, text_encoder, self.tokenizer, generator)
+        report("portrait", 1, 1)
+        return picture_HWC
 
     def generate_reference(self, text_2SD: Tensor, generator: torch.Generator | None, report: Progress) -> np.ndarray:
         """A picture from words, uint8 [H, W, 3], of the checkpoint's size: a video of one latent and no voice."""

@@ -93,6 +93,61 @@ def caption(attributes: Attributes, rng: np.random.Generator) -> str:
     return _capital(templates[first])
 
 
+_NOUNS = {
+    "elderly man": ("old man", "elderly man", "grandfather", "old gentleman"),
+    "elderly woman": ("old woman", "elderly woman", "grandmother", "old lady"),
+    "middle-aged man": ("man", "middle-aged man"),
+    "middle-aged woman": ("woman", "middle-aged woman"),
+    "young man": ("young man", "man", "guy"),
+    "young woman": ("young woman", "woman", "lady"),
+    "boy": ("boy", "little boy", "child"),
+    "girl": ("girl", "little girl", "child"),
+}
+_ANCESTRY = {"african": ("black", "African"), "asian": ("Asian",), "european": ("white", "European")}
+_SYNONYMS = {"blond": ("blond", "blonde"), "red": ("red", "ginger"), "grey": ("grey", "gray")}
+
+
+def description(attributes: Attributes, rng: np.random.Generator, tell: float) -> str:
+    """A short phrase as people write: "an old man with a white beard against a blue background".
+
+    Each detail is told with probability ``tell``; ``attributes["ancestry"]`` is a key of ``_ANCESTRY`` or missing.
+    """
+    told = {name: word if rng.random() < tell else None for name, word in attributes.items()}
+    noun = _one(_NOUNS.get(attributes["noun"] or "", ("person",)), rng)
+    ancestry = _one(_ANCESTRY[told["ancestry"]], rng) if told.get("ancestry") else ""
+    colour = told["hair_colour"] and _one(_SYNONYMS.get(told["hair_colour"], (told["hair_colour"],)), rng)
+    parts = []
+    if told["hair_style"]:
+        parts.append(_HAIR[told["hair_style"]].format(colour or "").replace("  ", " ").replace("a  ", "a ").strip())
+    elif colour:
+        parts.append(f"{colour} hair")
+    if told["beard"] in _BEARD:
+        beard = _BEARD[told["beard"]]
+        bearded = told["beard"] in ("full", "goatee", "moustache") and colour and rng.random() < 0.5
+        parts.append(
+            _article(f"{colour} {'beard' if told['beard'] == 'full' else told['beard']}") if bearded else beard
+        )
+    if told["skin"]:
+        parts.append(f"{told['skin']} skin")
+    if told["eyes"]:
+        parts.append(f"{told['eyes']} eyes")
+    parts = [parts[i] for i in rng.permutation(len(parts))]
+    words = _article(f"{ancestry} {noun}".strip())
+    words += " with " * bool(parts) + " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+    if told["clothes"]:
+        words += _one((" in {}", " wearing {}", " dressed in {}"), rng).format(
+            _one(("{}", "a {} shirt", "a {} top"), rng).format(told["clothes"])
+        )
+    if told["background_colour"]:
+        wall = _one(("background", "wall", "backdrop"), rng)
+        kind = told["background"] if rng.random() < 0.5 else None
+        words += f" {_one(('against', 'in front of', 'before'), rng)} "
+        words += _article(" ".join(filter(None, (kind, told["background_colour"], wall))))
+    if told["light"] and rng.random() < 0.5:
+        words += f" in {told['light']} light"
+    return _one((words, _capital(words) + ".", f"A portrait of {words}.", f"{words}, portrait"), rng)
+
+
 def _details(attributes: Attributes, rng: np.random.Generator) -> str:
     details = []
     if style := attributes.get("hair_style"):

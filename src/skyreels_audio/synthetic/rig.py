@@ -50,6 +50,7 @@ class Identity:
     age: float  # years
     african: float  # share of ancestry, 0..1; the rest is european
     asian: float
+    coefficients_C: np.ndarray  # of the shape, from the strongest component on
 
     @property
     def age_group(self) -> str:
@@ -112,8 +113,11 @@ class Rig:
             landmark_weights_L3=part["landmark_weights_L3"].astype(np.float32),
         )
 
-    def identity(self, seed: int) -> Identity:
-        """A person drawn from the seed: sex, age and ancestry first, then a head from what those leave open."""
+    def identity(self, seed: int, components: int | None = None) -> Identity:
+        """A person drawn from the seed: sex, age and ancestry first, then a head from what those leave open.
+
+        ``components``: how many of the shape's are free; the others are what sex, age and ancestry make likely.
+        """
         rng = np.random.default_rng([seed, 1])
         gender = float(np.clip(rng.choice([0.08, 0.92]) + rng.normal() * 0.05, 0, 1))
         age = float(rng.uniform(0.44, 0.96) if rng.uniform() < 0.5 else rng.uniform(0.6, 0.8))
@@ -123,6 +127,8 @@ class Rig:
         )
         p = self._identity
         shape = p["cholesky"] @ rng.normal(size=len(p["cholesky"])).clip(-2, 2).astype(np.float32)
+        if components is not None:
+            shape[components:] = 0
         coefficients = (features @ p["regression"] + 0.8 * shape).clip(-2.5, 2.5)
         years = float(np.interp(age, [1 / 3, 2 / 3, 1], [1, 25, 90]))  # anny's baby, young, old
         return Identity(
@@ -131,6 +137,7 @@ class Rig:
             age=years,
             african=float(african),
             asian=float(asian),
+            coefficients_C=coefficients,
         )
 
     def _seal_lips(self, vertices_V3: np.ndarray) -> np.ndarray:

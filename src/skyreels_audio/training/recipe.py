@@ -7,7 +7,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from skyreels_audio.media import InputError
-from skyreels_audio.training.motion.recipe import MotionRecipe, SpeechMotionRecipe
+from skyreels_audio.training.motion.recipe import (
+    MotionRecipe,
+    PortraitAutoencoderRecipe,
+    PortraitRecipe,
+    SpeechMotionRecipe,
+)
 from skyreels_audio.training.options import Optimisation, Strict
 from skyreels_audio.training.rendered.recipe import RenderedDistilRecipe, RenderedFlowRecipe
 
@@ -111,6 +116,8 @@ class FlowRecipe(Strict):
 Recipe = Annotated[
     MotionRecipe
     | SpeechMotionRecipe
+    | PortraitAutoencoderRecipe
+    | PortraitRecipe
     | AutoencoderRecipe
     | SyncRecipe
     | FlowRecipe

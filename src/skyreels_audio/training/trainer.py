@@ -17,7 +17,12 @@ from skyreels_audio.media import InputError
 from skyreels_audio.training.checkpoint import NORMS, State, load_state, save_state
 from skyreels_audio.training.distributed import World, joined, spread, whole, without_sync
 from skyreels_audio.training.metrics import Metrics, open_metrics
-from skyreels_audio.training.motion.recipe import MotionRecipe, SpeechMotionRecipe
+from skyreels_audio.training.motion.recipe import (
+    MotionRecipe,
+    PortraitAutoencoderRecipe,
+    PortraitRecipe,
+    SpeechMotionRecipe,
+)
 from skyreels_audio.training.options import Optimisation
 from skyreels_audio.training.recipe import AutoencoderRecipe, Recipe, SyncRecipe, read_recipe
 from skyreels_audio.training.rendered.recipe import RenderedDistilRecipe, RenderedFlowRecipe
@@ -278,6 +283,14 @@ def train(
 
 
 def make_task(recipe: Recipe, device: torch.device) -> Task:
+    if isinstance(recipe, PortraitAutoencoderRecipe):
+        from skyreels_audio.training.portrait_autoencoder import PortraitAutoencoderTask
+
+        return PortraitAutoencoderTask(recipe, device)
+    if isinstance(recipe, PortraitRecipe):
+        from skyreels_audio.training.portrait import PortraitTask
+
+        return PortraitTask(recipe, device)
     if isinstance(recipe, MotionRecipe):
         from skyreels_audio.training.motion.decoder import MotionTask
 
