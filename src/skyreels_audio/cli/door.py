@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from skyreels_audio.generation.settings import Settings
     from skyreels_audio.media import Sound
 
+USUAL_SIDE = 1024  # pixels of the longer side of what is animated, where nobody asks for more
 SILENT = 1e-3  # a peak below this (-60 dB) is silence
 
 
@@ -90,10 +91,15 @@ def read_voice(path: Path) -> "Sound":
 def choose_size(text: str | None, model: Path, picture: "np.ndarray | None") -> tuple[int | None, int | None]:
     """Width and height in pixels that --size asks for; None: the checkpoint's.
 
-    "source" is the shape of the picture with as many pixels as the checkpoint's own size has.
+    "source" is the shape of the picture with as many pixels as the checkpoint's own size has. A checkpoint that moves
+    the picture's own pixels keeps its size: without --size up to ``USUAL_SIDE``, with "source" always.
     """
     from skyreels_audio.media import InputError
 
+    if text in (None, "source") and picture is not None and moves_pixels(model):
+        height, width = picture.shape[:2]
+        scale = 1.0 if text else min(1.0, USUAL_SIDE / max(height, width))
+        return tuple(max(round(scale * side / 2), 1) * 2 for side in (width, height))  # pyright: ignore[reportReturnType]
     if text is None:
         return None, None
     if text != "source":
@@ -106,6 +112,13 @@ def choose_size(text: str | None, model: Path, picture: "np.ndarray | None") -> 
     width = (settings.width * settings.height * aspect) ** 0.5
     sides = width, width / aspect
     return tuple(max(round(side / step), 1) * step for side in sides)  # pyright: ignore[reportReturnType]
+
+
+def moves_pixels(model: Path) -> bool:
+    """Whether the checkpoint's latents are the motion of a picture, of any size."""
+    from skyreels_audio.cli.checkpoint import components
+
+    return components(model).get("vae", ("", ""))[1] == "MotionAutoencoder"
 
 
 def frame_rate(video: Path) -> float:

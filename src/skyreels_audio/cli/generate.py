@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHEET_COLUMNS = 6
 LONGEST_SIDE = 4096  # pixels of a picture that is used; a larger one is scaled down, since no player shows more
 
+SIZE = "WIDTHxHEIGHT, SIDE, or source. [default: the checkpoint's; of weights/tiny the picture's, 1024 at most]"
 GUIDANCE = "4.5, linear:1→4.5, cosine:1→4.5 or interval:4.5@0.1-0.8; 1 is off. [default: the checkpoint's]"
 EXTEND = "A voice longer than the video: play that back and forth, hold its end, or cut the voice. [default: ping-pong]"
 MEMORY = "fast: all on the GPU; balanced: one component at a time; low: 8-bit blocks, one at a time."
@@ -33,6 +34,7 @@ PARALLEL = "Under torchrun: ulysses=, ring=, branch=, window=, e.g. ulysses=2,br
 LANDMARKS = "Who finds the face of a video. [default: mediapipe]"
 HYBRID = "Steps that see all of a video, not only its first frame. [default: all]"
 SOUND = "aac: copied, or encoded so, as all players want it; flac or copy keep it bit for bit."
+MOTION = "0 to 1: how much of a portrait moves besides its mouth. [default: the checkpoint's, 1]"
 COLOURS = "0 to 1: how far colours are held to the picture's. [default: the checkpoint's]"
 
 Fused = Literal["bidirectional", "unidirectional", "none"]
@@ -49,8 +51,9 @@ def generate(
     audio_guidance: Annotated[str | None, typer.Option(help=GUIDANCE)] = None,
     text_guidance: Annotated[str | None, typer.Option(help=GUIDANCE)] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same file.")] = 0,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, SIDE, or source. [default: the checkpoint's]")] = None,
+    size: Annotated[str | None, typer.Option(help=SIZE)] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second. [default: the checkpoint's]")] = None,
+    motion: Annotated[float | None, typer.Option(min=0, max=1, help=MOTION)] = None,
     fusion: Annotated[Fused | None, typer.Option(help="How windows of time meet.")] = None,
     colour_strength: Annotated[float | None, typer.Option(min=0, max=1, help=COLOURS)] = None,
     face: Annotated[str | None, typer.Option(help="Of a video: largest, left, right or a number.")] = None,
@@ -131,6 +134,7 @@ def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.nda
         width=width,
         height=height,
         fps=door.frame_rate(given.video) if given.video else given.fps,
+        motion=given.motion,
         fusion=given.fusion,
         hybrid_steps=given.hybrid_steps,
         colour_strength=0.0 if given.video else given.colour_strength,

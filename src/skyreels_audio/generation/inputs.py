@@ -104,6 +104,12 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     return Framed(np.array(cut), landmarks, about)
 
 
+def same_shape(image: np.ndarray | Image.Image, size: tuple[int, int]) -> bool:
+    """Whether a picture has the aspect of ``size`` (H, W), to a hundredth."""
+    width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+    return abs(width * size[0] / (height * size[1]) - 1) < 0.01
+
+
 def check_audio(audio: np.ndarray | Tensor | None) -> Tensor:
     """The voice as float32 [n].
 

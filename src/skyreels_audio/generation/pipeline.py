@@ -23,7 +23,15 @@ from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.decoding import CompositeLatents, Scaled, decode
 from skyreels_audio.generation.encoders import encode_conditions, encode_prompts, encode_reference
 from skyreels_audio.generation.guidance import Guidance, Scale
-from skyreels_audio.generation.inputs import Framed, Prepared, Source, check_audio, frame_picture, video_source
+from skyreels_audio.generation.inputs import (
+    Framed,
+    Prepared,
+    Source,
+    check_audio,
+    frame_picture,
+    same_shape,
+    video_source,
+)
 from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.masks import bounding_cells
 from skyreels_audio.generation.portrait import Portrait
@@ -306,7 +314,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         """The given picture in the frame of the video; without one, where a region of it is to move, one from words."""
         size, region = (settings.height, settings.width), settings.edit_region
         if image is not None:
-            framed = frame_picture(image, size)
+            # A picture whose own pixels move is cut only where another shape is asked for.
+            framed = frame_picture(image, size, around_face=not (self.moves_pixels and same_shape(image, size)))
         elif self.moves_pixels:
             framed = frame_picture(self.generate_portrait(prompt, generator, report), size)
         elif region == "everything":
