@@ -194,9 +194,11 @@ def choose_acceleration(
 
 
 def _side_step(model: Path) -> int:
-    """Width and height are multiples of this many pixels: a token of the transformer."""
+    """Width and height are multiples of this many pixels: a token of the transformer, or what a codec wants."""
     from skyreels_audio.media import InputError
 
+    if moves_pixels(model):
+        return 2
     patch = _component(model, "transformer").get("patch_size")
     if not (isinstance(patch, list) and len(patch) == 3 and all(isinstance(side, int) and side > 0 for side in patch)):
         where = model / "transformer" / "config.json"
