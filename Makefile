@@ -1,5 +1,5 @@
-# make demo · make test · make test-anywhere · make check · make bench-model · make bench · make bench-gpu · make bench-refactor · make bench-render
-# make eval-synthetic · make tables · make metric-sanity
+# make demo · test · check · app · test-anywhere · bench-model · bench · bench-gpu · bench-refactor · bench-render · bench-serving · bench-live
+# make fuzz · eval-synthetic · tables · metric-sanity
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -88,5 +88,6 @@ fuzz: .venv/development
 	touch $@
 
 .venv/development: .venv/core
-	$(INSTALL) --editable '.[app,train,synthetic,dev]'
+	$(INSTALL) --editable '.[app,curate,heic,train,synthetic,dev]'
+	$(INSTALL) --no-deps scenedetect resemblyzer rapidocr-onnxruntime
 	touch $@
