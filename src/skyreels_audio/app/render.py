@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +63,7 @@ class Made:
     sound_seconds: float | None = None
     crf: int = 17
     colour: Any = None
+    aspect: Fraction = Fraction(1)
     untouched: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -110,7 +112,8 @@ class Renderer:
         output, shown = folder / "result.mp4", []
         wanted = set(np.linspace(0, made.num_frames - 1, SHEET_FRAMES).round().astype(int).tolist())
         sound = inputs["voice"], made.sound_seconds
-        how: dict[str, Any] = {"crf": made.crf} if made.colour is None else {"crf": made.crf, "colour": made.colour}
+        how: dict[str, Any] = {"crf": made.crf, "aspect": made.aspect}
+        how |= {} if made.colour is None else {"colour": made.colour}
         with VideoWriter(output, made.width, made.height, made.fps, *sound, **how) as writer:
             for index, frame in enumerate(made.frames):
                 writer.write(frame)
@@ -176,6 +179,7 @@ class Renderer:
             sound_seconds=edited.num_frames / edited.fps,
             crf=CRF,
             colour=first.colour,
+            aspect=plan.info.aspect,
             untouched=plan.untouched,
         )
 

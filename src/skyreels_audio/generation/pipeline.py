@@ -243,6 +243,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **overrides: Any,
     ) -> Tensor:
         """What a face does that says this, whoever's it is: codes [F, N] (``motion_autoencoder.CHANNELS``).
 
@@ -251,7 +252,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         """
         if not self.moves_pixels:
             raise ValueError("This checkpoint makes pixels, not motion.")
-        settings, report = self.settings(settings), progress or (lambda phase, done, total: None)
+        settings, report = self.settings(settings, **overrides), progress or (lambda phase, done, total: None)
         waveform_n = check_audio(audio)
         num_frames = math.ceil(len(waveform_n) * settings.fps / SAMPLE_RATE - 1e-6)
         coded_frames = math.ceil(len(waveform_n) * FRAMES_PER_SECOND / SAMPLE_RATE - 1e-6)
