@@ -144,7 +144,9 @@ class Renderer:
             "generator": torch.Generator("cpu").manual_seed(request.seed),
             "progress": report,
         }
-        if isinstance(own.audio_guidance_scale, int | float):
+        if getattr(self.pipe, "moves_pixels", False):
+            options["motion"] = min(request.motion, 1.0)
+        elif isinstance(own.audio_guidance_scale, int | float):
             options["audio_guidance_scale"] = 1 + (own.audio_guidance_scale - 1) * request.motion
         if request.expression > 1:
             options["text_guidance_scale"] = request.expression
