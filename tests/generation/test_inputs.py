@@ -36,7 +36,8 @@ def test_a_picture_is_cut_around_its_face_and_the_face_is_found_once(size, monke
 def test_without_a_face_the_middle_is_taken():
     picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     framed = frame_picture(Image.fromarray(picture), (90, 90))
-    assert framed.landmarks is None and framed.faces == {"found": 0, "chosen": None, "crop": [35.0, 0.0, 125.0, 90.0]}
+    nobody = {"found": 0, "chosen": None, "crop": [35.0, 0.0, 125.0, 90.0], "roll": None}
+    assert framed.landmarks is None and framed.faces == nobody
     assert (framed.picture_HWC == picture[:, 35:125]).all()
 
 

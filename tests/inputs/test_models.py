@@ -39,7 +39,7 @@ BROKEN = {
     ),
     "no frame rate": (INDEX, update(generation_defaults={"fps": NAN}), r"generation_defaults\.fps is nan"),
     "patches in words": (TRANSFORMER, update(patch_size="abc"), 'patch_size must be three whole numbers, not "abc"'),
-    "999 layers": (TRANSFORMER, update(num_layers=999), "num_layers is 999, but the weights have 8 blocks"),
+    "999 layers": (TRANSFORMER, update(num_layers=999), "num_layers is 999, but the weights have 5 blocks"),
     "a billion layers": (TRANSFORMER, update(num_layers=10**9), "num_layers is 1000000000, larger"),
     "eps of nothing": (TRANSFORMER, update(eps=NAN), "eps is nan, not a finite number"),
     "eps below 0": (TRANSFORMER, update(eps=-1.0), "eps must be above 0"),

@@ -15,6 +15,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # may run code when they are
 LARGEST = 10_000_000  # no entry of a configuration is larger; vocabularies have 256 thousand words
 MOST_LAYERS = 1000
 MAY_BE_RENAMED = 0.05  # share of the tensors
+TIED = 2  # tensors that even the smallest encoder of transformers shares with others, and stores once
 HEADER_BYTES = 100_000_000  # of a safetensors file, the most that its format allows
 
 
@@ -183,7 +184,7 @@ def check_weights(path: Path, make: Callable[[], Any], kind: str, config: dict[s
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: no {kind} can be made of it ({reason}).") from error
     missing = [name for name in wanted if name not in held]
-    if len(missing) > (0 if config else MAY_BE_RENAMED * len(wanted)):
+    if len(missing) > (0 if config else max(TIED, MAY_BE_RENAMED * len(wanted))):
         raise InputError(f"{path} does not fit its weights: they have no {missing[0]}.")
     for name, shape in wanted.items():
         if held.get(name, shape) != shape:

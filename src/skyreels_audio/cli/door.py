@@ -197,8 +197,6 @@ def _side_step(model: Path) -> int:
     """Width and height are multiples of this many pixels: a token of the transformer, or what a codec wants."""
     from skyreels_audio.media import InputError
 
-    if moves_pixels(model):
-        return 2
     patch = _component(model, "transformer").get("patch_size")
     if not (isinstance(patch, list) and len(patch) == 3 and all(isinstance(side, int) and side > 0 for side in patch)):
         where = model / "transformer" / "config.json"
@@ -207,7 +205,7 @@ def _side_step(model: Path) -> int:
     if not isinstance(factor, int) or factor < 1:
         where = model / "vae" / "config.json"
         raise InputError(f"{where}: scale_factor_spatial must be a whole number, not {json.dumps(factor)}.")
-    return factor * patch[1]
+    return 2 if moves_pixels(model) else factor * patch[1]
 
 
 def _component(model: Path, name: str) -> dict[str, Any]:
