@@ -123,7 +123,7 @@ def test_a_state_of_another_run_is_told(
     monkeypatch.setattr(sys, "argv", ["skyreels-audio", *words])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert "is not a state to resume from" in capfd.readouterr().err
+    assert "talk.state is in the way: it is no state of this command" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["talk.state"]
 
 
