@@ -53,13 +53,14 @@ def test_words_become_a_portrait(tmp_path, monkeypatch):
     assert codes.shape == (8, CODE_CHANNELS, 1, 1, 1) and lengths == sorted(lengths)
 
     vae = PortraitAutoencoder.from_pretrained(settings.autoencoder)
-    parts = state.averaged["portrait_transformer"], vae, state.averaged["portrait_text_encoder"], ByT5Tokenizer()
+    with state.averaging() as averaged:
+        parts = averaged["portrait_transformer"], vae, averaged["portrait_text_encoder"], ByT5Tokenizer()
 
-    def make(seed: int, prompt: str = "an old man with a white beard", **options) -> np.ndarray:
-        return generate_portrait(prompt, *parts, torch.Generator().manual_seed(seed), steps=3, **options)
+        def make(seed: int, prompt: str = "an old man with a white beard", **options) -> np.ndarray:
+            return generate_portrait(prompt, *parts, torch.Generator().manual_seed(seed), steps=3, **options)
 
-    first = make(1)
-    assert first.shape == (32, 32, 3) and first.dtype == np.uint8
-    assert np.array_equal(first, make(1))
-    assert not np.array_equal(first, make(2))
-    assert np.array_equal(make(1, ""), make(1, "", guidance=1.0))  # no words: nothing to guide by
+        first = make(1)
+        assert first.shape == (32, 32, 3) and first.dtype == np.uint8
+        assert np.array_equal(first, make(1))
+        assert not np.array_equal(first, make(2))
+        assert np.array_equal(make(1, ""), make(1, "", guidance=1.0))  # no words: nothing to guide by

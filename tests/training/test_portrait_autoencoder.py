@@ -42,7 +42,8 @@ def test_portraits_become_an_autoencoder(tmp_path, monkeypatch):
     after = trained.painter.state_dict()
     assert any(not torch.equal(after[name], value) for name, value in painter.items())  # by the last two steps
 
-    task.export(state.averaged, tmp_path / "export")
+    with state.averaging() as averaged:
+        task.export(averaged, tmp_path / "export")
     vae = PortraitAutoencoder.from_pretrained(tmp_path / "export" / "portrait_vae", torch_dtype=torch.float32)
     codes = task.held_out.batch([0, 1]).codes_BC[..., None, None, None]
     assert vae.decode(codes).sample.shape == (2, 3, 1, 64, 64)

@@ -114,7 +114,8 @@ def description(attributes: Attributes, rng: np.random.Generator, tell: float) -
     """
     told = {name: word if rng.random() < tell else None for name, word in attributes.items()}
     noun = _one(_NOUNS.get(attributes["noun"] or "", ("person",)), rng)
-    ancestry = _one(_ANCESTRY[told["ancestry"]], rng) if told.get("ancestry") else ""
+    origin = told.get("ancestry")
+    ancestry = _one(_ANCESTRY[origin], rng) if origin else ""
     colour = told["hair_colour"] and _one(_SYNONYMS.get(told["hair_colour"], (told["hair_colour"],)), rng)
     parts = []
     if told["hair_style"]:
