@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import threading
 import urllib.error
@@ -147,6 +148,7 @@ def test_what_is_wrong_is_refused(address, study):
     assert len(study.answers()) == 1
 
 
+@pytest.mark.skipif(not os.environ.get("BROWSER_TESTS"), reason="BROWSER_TESTS=1 is not set")
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
 def test_a_rater_in_a_browser(study, tmp_path, address):
     sync_api = pytest.importorskip("playwright.sync_api")

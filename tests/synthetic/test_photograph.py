@@ -57,11 +57,10 @@ def test_its_labels_are_where_the_detector_finds_them(renderer, portraits):
     assert np.median(np.linalg.norm(found - rendered.mesh_TL2[0], axis=1)) < 0.02 * SIZE
 
 
-def test_parted_lips_are_closed_at_rest(renderer, portraits):
-    subject = animate_photograph(portraits[1], detect_faces(portraits[1])[0], (SIZE, SIZE))
-    shown, rest = subject.background.picture, renderer.render(subject, motion({})).frames[0]
-    before, after = (lip_aperture(detect_faces(picture)[0].landmarks) for picture in (shown, rest))
-    assert before > 3 * CLOSED and after < before / 3
+def test_parted_lips_are_not_animated(portraits):
+    """What they hide is not known, and torn lips were the worst that a model was shown."""
+    face = detect_faces(portraits[1])[0]
+    assert lip_aperture(face.landmarks) > CLOSED and not suitable(face)
 
 
 def test_a_wide_open_mouth_cannot_speak(portraits):

@@ -161,7 +161,8 @@ def _write_video(path: Path, clip: Clip) -> None:
             file.setparams((1, 2, RATE, 0, "NONE", ""))
             file.writeframes((np.clip(clip.speech.waveform, -1, 1) * 32767).astype(np.int16).tobytes())
         sound.flush()
-        with VideoWriter(path, width, height, FPS, audio=sound.name, duration=frames / FPS) as video:
+        seconds = frames / FPS  # FLAC: what is heard is what the labels are of
+        with VideoWriter(path, width, height, FPS, sound.name, duration=seconds, audio_codec="flac") as video:
             for frame in clip.rendered.frames:
                 video.write(frame)
 

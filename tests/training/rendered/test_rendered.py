@@ -104,7 +104,7 @@ def test_a_distilled_checkpoint_is_a_checkpoint(recipe_path, tmp_path):
     assert SkyReelsAudioPipeline.from_pretrained(folder, dtype=torch.float32).settings().height
 
 
-@pytest.mark.parametrize("name", ["tiny-vae", "tiny", "tiny-distill"])
+@pytest.mark.parametrize("name", ["tiny-vae", "tiny-vae-2", "tiny", "tiny-portrait-vae", "tiny-portrait"])
 def test_the_projects_own_recipes_can_be_read(name):
     assert read_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml").optimisation.steps
 
