@@ -95,6 +95,7 @@ def test_an_interruption_leaves_only_what_goes_on(
             assert phase != "write" or len(list(tmp_path.iterdir())) > 1  # there is something to leave
             signal.raise_signal(signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells switch off in the background
     words = arguments(folder, tmp_path / "talk.mp4")
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "__call__", interrupt)
