@@ -29,9 +29,8 @@ def drawn(
     from skyreels_audio.synthetic.appearance import sample_appearance
     from skyreels_audio.synthetic.background import sample_background
     from skyreels_audio.synthetic.captions import background_attributes, person_attributes
-    from skyreels_audio.synthetic.person import dress
+    from skyreels_audio.synthetic.person import aligned_view, dress
     from skyreels_audio.synthetic.rig import Rig
-    from skyreels_audio.training.rendered.scenes import aligned
 
     seed = FIRST_SEED + 2 * number + (split == "test")
     identity = Rig.load().identity(seed)
@@ -44,7 +43,7 @@ def drawn(
     known = person_attributes(identity, appearance) | background_attributes(background)
     subject = dress(Rig.load(), identity, appearance, background)
     if split == "test":
-        subject = replace(subject, view_projection=aligned(Rig.load(), subject))
+        subject = replace(subject, view_projection=aligned_view(subject))
     return subject, known
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skyreels_audio.faces.framing import EYES_TO_MOUTH, MOUTH_CENTRE, anchors
+from skyreels_audio.faces.landmarks import MESH_TO_68
 from skyreels_audio.synthetic.appearance import LOOKS, Appearance, Framing
 from skyreels_audio.synthetic.background import Background
 from skyreels_audio.synthetic.mouth import seat
@@ -32,6 +34,17 @@ def dress(rig: Rig, identity: Identity, appearance: Appearance, background: Back
         background=background,
         look=LOOKS[appearance.look],
     )
+
+
+def aligned_view(subject: Subject) -> np.ndarray:
+    """The subject's camera matrix, its lens shifted and zoomed so that the face stands where training has faces."""
+    matrix = subject.view_projection.copy()
+    points = np.c_[Rig.load().landmarks(subject.vertices_V3[None])[0][list(MESH_TO_68)], np.ones(68)] @ matrix.T
+    eyes, mouth = anchors(points[:, :2] / points[:, 3:])
+    zoom = 2 * EYES_TO_MOUTH / float(np.linalg.norm(mouth - eyes))
+    wanted = np.array([2 * MOUTH_CENTRE[0] - 1, 1 - 2 * MOUTH_CENTRE[1]])
+    matrix[:2] = zoom * matrix[:2] + (wanted - zoom * mouth)[:, None] * matrix[3]
+    return matrix
 
 
 def hair_field(rig: Rig, appearance: Appearance) -> np.ndarray:

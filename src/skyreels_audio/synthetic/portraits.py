@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skyreels_audio.faces.framing import EYES_TO_MOUTH, FACE_CENTRE, FACE_HEIGHT, MOUTH_CENTRE, anchors
-from skyreels_audio.faces.landmarks import MESH_TO_68
+from skyreels_audio.faces.framing import FACE_CENTRE, FACE_HEIGHT
 from skyreels_audio.models.portrait_code import CHOICES, COLOURS, COMPONENTS, GRID, backdrop
 from skyreels_audio.synthetic.appearance import HAIR_VOLUME, Appearance, Framing, Light, sample_appearance
 from skyreels_audio.synthetic.background import SIDE, Background, colour_word, sample_background
 from skyreels_audio.synthetic.captions import Attributes, background_attributes, person_attributes
 from skyreels_audio.synthetic.motion import Motion
-from skyreels_audio.synthetic.person import dress
+from skyreels_audio.synthetic.person import aligned_view, dress
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.synthetic.rig import ACTIONS, Identity, Rig
 from skyreels_audio.synthetic.subject import Subject
@@ -124,21 +123,10 @@ def clouds() -> np.ndarray:
 def stand(portrait: Portrait) -> Subject:
     """The person as the renderer's subject, before a camera that sees the face where every face is."""
     subject = dress(Rig.load(), portrait.identity, portrait.appearance, portrait.background)
-    return replace(subject, view_projection=_aligned_camera(subject))
+    return replace(subject, view_projection=aligned_view(subject))
 
 
 def draw_portrait(renderer: Renderer, portrait: Portrait) -> np.ndarray:
     """The picture, uint8 [H, W, 3]."""
     weights, rotation, shift, gaze = (np.zeros((1, n), np.float32) for n in (len(ACTIONS), 3, 3, 2))
     return renderer.render(stand(portrait), Motion(weights, rotation, shift, gaze)).frames[0]
-
-
-def _aligned_camera(subject: Subject) -> np.ndarray:
-    """The subject's camera matrix, its lens shifted and zoomed so that the face stands as every face does."""
-    matrix = subject.view_projection.copy()
-    points = np.c_[Rig.load().landmarks(subject.vertices_V3[None])[0][list(MESH_TO_68)], np.ones(68)] @ matrix.T
-    eyes, mouth = anchors(points[:, :2] / points[:, 3:])
-    zoom = 2 * EYES_TO_MOUTH / float(np.linalg.norm(mouth - eyes))
-    wanted = np.array([2 * MOUTH_CENTRE[0] - 1, 1 - 2 * MOUTH_CENTRE[1]])
-    matrix[:2] = zoom * matrix[:2] + (wanted - zoom * mouth)[:, None] * matrix[3]
-    return matrix

@@ -43,7 +43,7 @@ class Draw:
             task_B=torch.bucketize(task, borders, right=True),
             dropped_B={name: u < curriculum.drop for name, u in zip(CONDITIONS, drops, strict=True)},
             gated_B=gate < loss.mask_gate,
-            t_B=times(time, one, loss),
+            t_B=times(time, one, loss.time_shift, loss.time_one),
             noise_BCTHW=torch.stack(noise),
         )
 

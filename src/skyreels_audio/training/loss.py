@@ -9,11 +9,10 @@ from torch import Tensor
 from skyreels_audio.training.recipe import Loss
 
 
-def times(uniform_B: Tensor, one_B: Tensor, options: Loss) -> Tensor:
+def times(uniform_B: Tensor, one_B: Tensor, shift: float, share_of_one: float) -> Tensor:
     """Noise levels t [B] from uniform numbers in [0, 1]: shifted towards noise, a share of them at exactly 1."""
-    shift = options.time_shift
     shifted = shift * uniform_B / (1 + (shift - 1) * uniform_B)
-    return torch.where(one_B < options.time_one, torch.ones(()), shifted)
+    return torch.where(one_B < share_of_one, torch.ones(()), shifted)
 
 
 def interpolate(clean_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:
@@ -42,10 +41,24 @@ def flow_loss(
 ) -> Tensor:
     """Eq. 1, ‖v - u‖², weighted: one loss per sample [B]."""
     error_BCTHW = (velocity_BCTHW.float() - (noise_BCTHW - clean_BCTHW).float()).square()
-    error_B1THW = error_BCTHW.mean(1, keepdim=True) * weights_B1THW
-    loss_B = error_B1THW.mean((1, 2, 3, 4))
-    if options.mean == "region":
-        loss_B = loss_B / weights_B1THW.mean((1, 2, 3, 4)).clamp(min=1e-6)
+    loss_B = _weighted(error_BCTHW, weights_B1THW, options.mean)
     if options.sigma_weight == "capped":
         loss_B = loss_B * (4 * t_B.square()).clamp(max=1)
     return loss_B
+
+
+def clean_loss(
+    predicted_BCTHW: Tensor, clean_BCTHW: Tensor, t_B: Tensor, weights_B1THW: Tensor, weight_C: Tensor
+) -> Tensor:
+    """`flow_loss`, capped and by region, of a network that predicts clean latents: v - u = (predicted - clean) / t.
+
+    ``weight_C``: what an error in each channel counts. Returns one loss per sample [B].
+    """
+    error_BCTHW = (predicted_BCTHW.float() - clean_BCTHW.float()).square() * weight_C.view(-1, 1, 1, 1)
+    return _weighted(error_BCTHW, weights_B1THW, "region") * t_B.square().reciprocal().clamp(max=4)
+
+
+def _weighted(error_BCTHW: Tensor, weights_B1THW: Tensor, mean: str) -> Tensor:
+    """The mean of weighted errors [B]: over everything, or over the weights' sum."""
+    loss_B = (error_BCTHW.mean(1, keepdim=True) * weights_B1THW).mean((1, 2, 3, 4))
+    return loss_B / weights_B1THW.mean((1, 2, 3, 4)).clamp(min=1e-6) if mean == "region" else loss_B

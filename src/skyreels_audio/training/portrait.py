@@ -17,10 +17,10 @@ from skyreels_audio.models.portrait_code import CHOICES, CODE_CHANNELS, part
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.synthetic.captions import Attributes, caption, description, manner_attributes
 from skyreels_audio.synthetic.portraits import sample_portrait
+from skyreels_audio.training.loss import clean_loss, interpolate, times
 from skyreels_audio.training.motion.recipe import PortraitRecipe
 from skyreels_audio.training.motion.speech import initialise_spelling, sample_manner
 from skyreels_audio.training.portrait_data import portrait_seed
-from skyreels_audio.training.rendered.loss import flow_loss, interpolate, sample_sigmas
 
 HELD_OUT = 256
 FULL = 0.4  # share of captions that tell of manner and motion too; the others are descriptions
@@ -84,10 +84,11 @@ class PortraitTask:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         clean, captions = self.draw(self.recipe.optimisation.batch, generator)
-        sigmas = sample_sigmas(len(clean), self.recipe.sigma_shift, self.recipe.sigma_one, generator)
+        uniform_B, one_B = torch.rand(2, len(clean), generator=generator)
+        sigmas = times(uniform_B, one_B, self.recipe.sigma_shift, self.recipe.sigma_one)
         noise = torch.randn(clean.shape, generator=generator)
         predicted = self.predict(self.modules, interpolate(clean, noise, sigmas), sigmas, captions)
-        loss = flow_loss(predicted, clean, sigmas, torch.ones_like(clean[:, :1]), self.weight_C)
+        loss = clean_loss(predicted, clean, sigmas, torch.ones_like(clean[:, :1]), self.weight_C).mean()
         return loss, {"flow_loss": float(loss.detach())}
 
     @torch.no_grad()

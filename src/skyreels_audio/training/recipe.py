@@ -14,25 +14,6 @@ from skyreels_audio.training.motion.recipe import (
     SpeechMotionRecipe,
 )
 from skyreels_audio.training.options import Optimisation, Strict
-from skyreels_audio.training.rendered.recipe import RenderedDistilRecipe, RenderedFlowRecipe
-
-
-class AutoencoderRecipe(Strict):
-    """Fit the Karhunen-Loève analysis in closed form, then train the synthesis by mean squared error."""
-
-    task: Literal["autoencoder"]
-    output: Path
-    seed: int = 0
-    videos: list[Path]  # folders of video files
-    images: list[Path] = []  # folders of photographs, used as clips that hold still or drift
-    clips: int = 2000
-    frames: int = 9
-    size: int = 256
-    crop: int = 128
-    latent_noise: float = 0.05  # of a channel's scale: what the synthesis must forgive the transformer
-    model: dict[str, Any] = {}  # of CausalVideoAutoencoder
-    initial: Path | None = None  # an exported autoencoder to go on from: its analysis, and so its latents, stay
-    optimisation: Optimisation
 
 
 class SyncRecipe(Strict):
@@ -114,15 +95,7 @@ class FlowRecipe(Strict):
 
 
 Recipe = Annotated[
-    MotionRecipe
-    | SpeechMotionRecipe
-    | PortraitAutoencoderRecipe
-    | PortraitRecipe
-    | AutoencoderRecipe
-    | SyncRecipe
-    | FlowRecipe
-    | RenderedFlowRecipe
-    | RenderedDistilRecipe,
+    MotionRecipe | SpeechMotionRecipe | PortraitAutoencoderRecipe | PortraitRecipe | SyncRecipe | FlowRecipe,
     Field(discriminator="task"),
 ]
 
@@ -151,11 +124,24 @@ def read_recipe(path: Path, changes: dict[str, Any] | None = None) -> Recipe:
             raise InputError(f"--set {name}: {'.'.join(sections)} is no section of {path}.")
         section[last] = value
     try:
-        return _File(recipe=entries).recipe
+        recipe = _File(recipe=entries).recipe
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][2:]) or "the recipe"
         raise InputError(f"{path}: {where}: {first['msg']}.") from None
+    if isinstance(recipe, SpeechMotionRecipe | PortraitRecipe):
+        _check_text_encoder(path, recipe.text_encoder)
+    return recipe
+
+
+def _check_text_encoder(path: Path, given: dict[str, Any]) -> None:
+    """Raises InputError: a configuration is not that of UMT5."""
+    from transformers import UMT5Config
+
+    unknown = given.keys() - UMT5Config().to_dict().keys()
+    if unknown or "d_model" not in given:
+        wrong = f"there is no {', '.join(sorted(unknown))}" if unknown else "d_model is missing"
+        raise InputError(f"{path}: text_encoder: it is UMT5, by the entries of its configuration; {wrong}.")
 
 
 def _entries(path: Path) -> Any:

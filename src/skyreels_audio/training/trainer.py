@@ -24,8 +24,7 @@ from skyreels_audio.training.motion.recipe import (
     SpeechMotionRecipe,
 )
 from skyreels_audio.training.options import Optimisation
-from skyreels_audio.training.recipe import AutoencoderRecipe, Recipe, SyncRecipe, read_recipe
-from skyreels_audio.training.rendered.recipe import RenderedDistilRecipe, RenderedFlowRecipe
+from skyreels_audio.training.recipe import Recipe, SyncRecipe, read_recipe
 
 MOST_RETURNS = 3
 """How often a run goes back to the same state before it gives up."""
@@ -299,22 +298,10 @@ def make_task(recipe: Recipe, device: torch.device) -> Task:
         from skyreels_audio.training.motion.speech import SpeechMotionTask
 
         return SpeechMotionTask(recipe, device)
-    if isinstance(recipe, AutoencoderRecipe):
-        from skyreels_audio.training.autoencoder import AutoencoderTask
-
-        return AutoencoderTask(recipe, device)
     if isinstance(recipe, SyncRecipe):
         from skyreels_audio.training.sync import SyncTask
 
         return SyncTask(recipe, device)
-    if isinstance(recipe, RenderedDistilRecipe):
-        from skyreels_audio.training.rendered.distil import DistilTask
-
-        return DistilTask(recipe, device)
-    if isinstance(recipe, RenderedFlowRecipe):
-        from skyreels_audio.training.rendered.flow import FlowTask as RenderedFlowTask
-
-        return RenderedFlowTask(recipe, device)
     from skyreels_audio.training.flow import FlowTask
 
     return FlowTask(recipe, device)

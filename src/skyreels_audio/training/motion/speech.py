@@ -27,8 +27,8 @@ from skyreels_audio.synthetic.motion import DIRECTIONS, EXPRESSIONS, FPS, GESTUR
 from skyreels_audio.synthetic.music import music
 from skyreels_audio.synthetic.speech import augment
 from skyreels_audio.synthetic.visemes import VISEME_CHANNELS, loudness
+from skyreels_audio.training.loss import clean_loss, interpolate, times
 from skyreels_audio.training.motion.recipe import SpeechMotionRecipe
-from skyreels_audio.training.rendered.loss import flow_loss, interpolate, sample_sigmas
 
 DEFAULT = Manner(head="slight", blinks=True, upper_face=True)
 """How somebody speaks of whom the prompt says nothing."""
@@ -208,12 +208,13 @@ class SpeechMotionTask:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         sample = self.train.draw(self.recipe.optimisation.batch, generator)
         clean = self.normalise(sample.clean_BCT11)
-        sigmas = sample_sigmas(len(clean), self.recipe.sigma_shift, self.recipe.sigma_one, generator)
+        uniform_B, one_B = torch.rand(2, len(clean), generator=generator)
+        sigmas = times(uniform_B, one_B, self.recipe.sigma_shift, self.recipe.sigma_one)
         noise = torch.randn(clean.shape, generator=generator)
         predicted = self.predict(self.modules, sample, interpolate(clean, noise, sigmas), sigmas).cpu()
         unknown = torch.ones_like(clean[:, :1])
         unknown[:, :, 0] = 0
-        loss = flow_loss(predicted, clean, sigmas, unknown, self.weight_C.flatten())
+        loss = clean_loss(predicted, clean, sigmas, unknown, self.weight_C).mean()
         return loss, {"flow_loss": float(loss.detach())}
 
     @torch.no_grad()
