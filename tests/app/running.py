@@ -12,7 +12,10 @@ from typing import Any, Self
 import httpx
 import numpy as np
 
+from skyreels_audio.app.jobs import Jobs
 from skyreels_audio.app.options import Options
+from skyreels_audio.app.render import PRESETS
+from skyreels_audio.app.worker import speed_key
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
@@ -79,6 +82,16 @@ class Running:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def know_speeds(self) -> None:
+        """Before it starts: so that no worker measures them, by videos that nobody asked for."""
+        jobs = Jobs(self.options)
+        for preset in PRESETS:
+            jobs.write(speed_key(preset, "picture"), [1.0])
+
+    def release(self, name: str) -> None:
+        """Let the jobs "held ``name``" go on."""
+        Path(f"{self.made}.{name}").touch()
 
     def client(self, **options: Any) -> httpx.Client:
         """A visitor of their own, who keeps cookies."""

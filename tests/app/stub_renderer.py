@@ -1,6 +1,7 @@
 """A renderer that makes real files of a moving bar at once: what it costs is what its prompt says.
 
-"slow 3" takes three seconds, "crash" kills its process, "breaks" raises what nobody expects.
+"held a" is held up until a test releases "a", "slow 3" takes three seconds, "crash" kills its process, "breaks" raises
+what nobody expects.
 """
 
 import os
@@ -24,6 +25,11 @@ class StubRenderer:
 
     def __call__(self, request: Request, inputs: dict[str, Path], folder: Path, report: Report) -> dict[str, Any]:
         log = os.environ.get("STUB_LOG")
+        if match := re.match(r"held (\w+)", request.prompt):
+            end = time.monotonic() + 900
+            while not Path(f"{log}.{match[1]}").exists() and time.monotonic() < end:
+                report("sample", 0, 1, None)
+                time.sleep(0.05)
         seconds = float(match[1]) if (match := re.match(r"slow ([\d.]+)", request.prompt)) else 0.0
         for step in range(round(seconds / 0.1)):
             report("sample", step, round(seconds / 0.1), None)

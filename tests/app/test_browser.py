@@ -242,7 +242,7 @@ def test_the_token_opens_the_page_once_and_then_the_cookie_does(tmp_path: Path) 
         assert client.get("/", params={"token": "a token of many letters"}).status_code == 303
         assert client.get("/api/server").status_code == 200
         stolen = httpx.Cookies({"skyreels_session": "x" * 43 + "." + "0" * 64})
-        assert httpx.get(f"{guarded.url}/api/server", cookies=stolen).status_code == 401
+        assert httpx.get(f"{guarded.url}/api/server", cookies=stolen, timeout=PATIENCE).status_code == 401
 
 
 def test_the_real_pipeline_makes_a_video(tmp_path: Path) -> None:

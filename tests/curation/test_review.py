@@ -61,7 +61,9 @@ def page(verdicts: list[Verdict], tmp_path: Path) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    end = time.monotonic() + 120
     while not server.started:
+        assert thread.is_alive() and time.monotonic() < end
         time.sleep(0.02)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True

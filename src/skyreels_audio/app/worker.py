@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class Worker:
         """Take jobs until the process ends."""
         threading.Thread(target=self._beat, daemon=True).start()
         try:
-            self._measure()
+            self.measure()
         except InputError as error:  # every job will say so
             log.error("%s", error)
         consumer = self.jobs.huey.create_consumer(workers=1, periodic=False, max_delay=0.5, scheduler_interval=60)
@@ -132,16 +133,25 @@ class Worker:
                 log.warning("the queue cannot be reached:\n%s", traceback.format_exc())
             time.sleep(BEAT)
 
-    def _measure(self) -> None:
-        """How long each preset takes on this machine, by one second of the example, where it is not known yet."""
+    def measure(self) -> None:
+        """How long each preset takes on this machine, by the example, where it is not known yet; no job waits for it.
+
+        Raises InputError where the checkpoint cannot be loaded.
+        """
+
+        def give_way(*progress: Any) -> None:
+            if self.jobs.huey.pending_count():
+                raise Stopped
+
         inputs = {"picture": bundled("examples/portrait.png"), "voice": bundled("examples/voice.wav")}
         for preset in PRESETS:
-            if self.jobs.huey.pending_count() or self.jobs.read(speed_key(preset, "picture")):
+            if self.jobs.read(speed_key(preset, "picture")):
                 continue
-            with tempfile.TemporaryDirectory(prefix="skyreels-") as name:
+            with tempfile.TemporaryDirectory(prefix="skyreels-") as name, suppress(Stopped):
+                give_way()
                 started = time.monotonic()
                 request = Request.model_validate({"preset": preset})
-                video = self.renderer(request, inputs, Path(name), lambda *progress: None)
+                video = self.renderer(request, inputs, Path(name), give_way)
                 seconds = video["num_frames"] / video["fps"]
                 self.jobs.write(speed_key(preset, "picture"), [(time.monotonic() - started) / seconds])
 
