@@ -10,7 +10,7 @@ import pytest
 
 from skyreels_audio import media
 from skyreels_audio.evaluation.study import CHECK_EVERY, QUESTIONS, Study, tally
-from skyreels_audio.evaluation.study_server import study_server
+from skyreels_audio.evaluation.study_server import StudyServer
 from skyreels_audio.media import InputError
 
 SYSTEMS = {"ours": 1.5, "peer": 1.1, "old": 0.6}  # what their videos are truly worth
@@ -107,7 +107,7 @@ def test_a_study_is_of_its_systems(study, tmp_path):
 
 @pytest.fixture
 def address(study):
-    server = study_server(study)
+    server = StudyServer(study)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"

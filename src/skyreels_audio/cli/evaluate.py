@@ -75,12 +75,12 @@ def evaluate(
 def _ask(systems: list[Path], out: Path, port: int) -> str:
     """Serve the study's page until it is interrupted; then what the answers say."""
     from skyreels_audio.evaluation.study import Study
-    from skyreels_audio.evaluation.study_server import study_server
+    from skyreels_audio.evaluation.study_server import StudyServer
     from skyreels_audio.media import InputError
 
     study = Study.open(out, systems)
     try:
-        server = study_server(study, port)
+        server = StudyServer(study, port)
     except OSError as error:
         raise InputError(f"Port {port} cannot be used ({error.strerror}); give another --port.") from error
     with server:

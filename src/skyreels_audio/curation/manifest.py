@@ -8,7 +8,7 @@ from pathlib import Path
 from skyreels_audio.curation.schema import Clip, from_table
 from skyreels_audio.curation.select import Verdict
 from skyreels_audio.curation.storage import Folder, rows_name
-from skyreels_audio.training.manifest import ManifestRow, write_manifest
+from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, label_frames, write_manifest
 
 NAME = "manifest.parquet"
 COLUMNS = (
@@ -20,6 +20,7 @@ COLUMNS = (
     "hash",
     "width",
     "height",
+    "source_seconds",
     "caption",
     "language",
     "boxes",
@@ -31,7 +32,7 @@ SYNC = ("stages", "sync_method", "sync_confidence", "sync_offset")
 def export_manifest(verdicts: list[Verdict], out: Folder) -> int:
     """Write out/manifest.parquet; returns how many clips it holds.
 
-    A constant offset of the sound stays in ``sync_offset``, by which the reader of the manifest moves the sound.
+    A constant offset of the sound is told in ``sync_offset``; `training.precompute` moves the sound by it.
     """
     kept = {each.clip.id for each in verdicts if each.kept}
     sources = sorted({each.clip.id.split("-")[0] for each in verdicts if each.kept})
@@ -49,19 +50,35 @@ def _rows(out: Folder, source_id: str) -> list[Clip]:
 
 
 def _row(clip: Clip) -> ManifestRow:
+    boxes = None if clip.boxes is None else clip.boxes.reshape(-1, 4)
+    landmarks = None if clip.landmarks is None else clip.landmarks.reshape(-1, 68, 2)
+    start, end, kept = _heard(clip)
     return ManifestRow(
         path=clip.source,
-        start=clip.start,
-        end=clip.end,
+        start=start,
+        end=end,
         fps=clip.fps or 25.0,
         hash=clip.hash or "",
         width=clip.width,
         height=clip.height,
         caption=clip.caption or "",
         language=clip.language,
-        face_boxes_F4=None if clip.boxes is None else clip.boxes.reshape(-1, 4),
-        landmarks_F682=None if clip.landmarks is None else clip.landmarks.reshape(-1, 68, 2),
+        face_boxes_F4=None if boxes is None else boxes[kept],
+        landmarks_F682=None if landmarks is None else landmarks[kept],
         sync_confidence=clip.sync_confidence,
         sync_offset=clip.sync_offset,
         sync_expert=clip.sync_method,
     )
+
+
+def _heard(clip: Clip) -> tuple[float, float, slice]:
+    """Start and end of what has its sound in the file once that is moved, and its label frames: at the ends of a file
+    whose sound is early or late, the sound of some frames is missing.
+    """
+    late = (clip.sync_offset or 0) / LABEL_FPS
+    unheard = max(0, round((-late - clip.start) * LABEL_FPS))
+    start = clip.start + unheard / LABEL_FPS
+    end = min(clip.end, (clip.source_seconds or clip.end) - max(late, 0.0))
+    if end <= start:  # nothing is left of it: told as it is
+        return clip.start, clip.end, slice(None)
+    return start, end, slice(unheard, unheard + label_frames(end - start))

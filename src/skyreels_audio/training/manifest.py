@@ -35,7 +35,8 @@ class ManifestRow:
         landmarks_F682: float32, the 68 points of iBUG in every label frame, pixels, NaN where the face is not seen; lip
             masks and lower-face boxes are made from them (`faces.lip_mask`, `faces.lower_face_box`).
         sync_confidence: of a sync expert, on its own scale.
-        sync_offset: frames of 25 per second by which the sound comes late (negative: early).
+        sync_offset: frames of 25 per second by which the file's sound comes late (negative: early), constantly;
+            `precompute` moves it back.
         sync_expert: which expert said so, such as "sync expert (ours)" or "syncnet_v2".
         source, licence: where the file comes from and under which terms, for the model card.
     """

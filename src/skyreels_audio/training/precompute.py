@@ -1,8 +1,8 @@
 """The clips of a manifest, encoded once and for all, in tar shards that training reads (webdataset's layout).
 
 A sample is named by a hash of everything it is made of, so the same command goes on after an interruption, and does a
-clip whose file, span, caption or landmarks changed again, and nothing else. Any number of processes share the work:
-``--workers``, ``torchrun``, or both.
+clip whose file, span, caption, landmarks or offset changed again, and nothing else. Any number of processes share the
+work: ``--workers``, ``torchrun``, or both.
 
     out/set.json                 which samples there are to be, their sizes and splits
     out/null.safetensors         the tokens of the empty prompt
@@ -30,7 +30,7 @@ from skyreels_audio import faces, media
 from skyreels_audio.acceleration.ranks import rank, world_size
 from skyreels_audio.media import SAMPLE_RATE, InputError
 from skyreels_audio.training.encode import Encoders, Tensors, Window, crop_to, labels_at
-from skyreels_audio.training.manifest import ManifestRow, file_hash, read_manifest
+from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, file_hash, read_manifest
 
 CLIPS_PER_SHARD = 32
 """What an interruption loses at most, per process."""
@@ -131,6 +131,7 @@ def plan(job: Precompute) -> tuple[list[ManifestRow], list[Sample]]:
         for window in windows(int(row.seconds * job.fps + 1e-3), job.latents, size):
             landmarks = b"" if row.landmarks_F682 is None else np.ascontiguousarray(row.landmarks_F682).tobytes()
             told = [row.key, row.caption, hashlib.sha256(landmarks).hexdigest(), encoders, job.fps, asdict(window)]
+            told += [row.sync_offset] if row.sync_offset else []
             key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
             samples.append(Sample(key, number, window, held_out))
     if not samples:
@@ -245,6 +246,9 @@ def _encoded(
 def read_clip(row: ManifestRow, encoders: Encoders) -> tuple[np.ndarray, torch.Tensor]:
     """Frames of a row's span at the rate of training, whatever the file's is, and the audio tokens of the span.
 
+    Where the file's sound is late or early by a constant ``sync_offset``, the tokens are those of the sound that
+    belongs to the frames.
+
     Raises:
         InputError: the file cannot be read, or has changed since the manifest was written.
     """
@@ -255,10 +259,11 @@ def read_clip(row: ManifestRow, encoders: Encoders) -> tuple[np.ndarray, torch.T
     frames = list(islice(media.read_video(row.path, fps), first, first + count))
     if len(frames) < count:
         raise InputError(f"{row.path} ends {count - len(frames)} frames before the manifest says.")
-    audio = media.read_audio(row.path)
-    if first / fps >= len(audio) / SAMPLE_RATE:
+    audio, late = media.read_audio(row.path), (row.sync_offset or 0.0) / LABEL_FPS
+    start, end = first / fps + late, (first + count) / fps + late
+    if start >= len(audio) / SAMPLE_RATE:
         raise InputError(f"The sound of {row.path} ends before the clip begins.")
-    return np.stack(frames), encoders.sound(audio, first / fps, (first + count) / fps)
+    return np.stack(frames), encoders.sound(audio, start, end)
 
 
 def encode_window(
