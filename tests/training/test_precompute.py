@@ -18,8 +18,15 @@ from skyreels_audio.media import InputError, VideoWriter
 from skyreels_audio.models.convert import convert_backbone
 from skyreels_audio.training.encode import Encoders, labels_at
 from skyreels_audio.training.folder import Told, index_folder
-from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, label_frames, read_manifest, write_manifest
-from skyreels_audio.training.precompute import Precompute, precompute, stored_keys, windows
+from skyreels_audio.training.manifest import (
+    LABEL_FPS,
+    ManifestRow,
+    file_hash,
+    label_frames,
+    read_manifest,
+    write_manifest,
+)
+from skyreels_audio.training.precompute import Precompute, precompute, read_clip, stored_keys, windows
 from skyreels_audio.training.recipe import Quality
 from skyreels_audio.training.shards import Shards
 from skyreels_audio.training.trainer import train
@@ -186,6 +193,27 @@ def test_audio_tokens_of_a_window_lie_around_it(made):
         torch.testing.assert_close(positions_A.diff(), torch.ones(len(positions_A) - 1, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("late", [5, -3])
+def test_sound_that_is_constantly_off_is_moved_back(made, tmp_path, late):
+    """The tokens of a span are those of the sound as it was before somebody muxed it ``late`` frames later."""
+    encoders = Encoders(made / "model", CPU, 25.0)
+    sound_n = np.random.default_rng(0).normal(0, 0.1, 2 * media.SAMPLE_RATE).astype(np.float32)
+    shift = late * media.SAMPLE_RATE // LABEL_FPS
+    moved_n = np.zeros_like(sound_n)
+    moved_n[max(shift, 0) : len(moved_n) + min(shift, 0)] = sound_n[max(-shift, 0) : len(sound_n) - max(shift, 0)]
+    with VideoWriter(
+        tmp_path / "off.mp4", 64, 64, 25, audio=write_wav(tmp_path / "off.wav", moved_n), audio_codec="flac"
+    ) as video:
+        for _ in range(50):
+            video.write(np.zeros((64, 64, 3), np.uint8))
+    path = tmp_path / "off.mp4"
+    row = ManifestRow(str(path), 0.4, 1.2, 25.0, file_hash(path), sync_offset=late)
+    _, told_AD = read_clip(row, encoders)
+    torch.testing.assert_close(told_AD, encoders.sound(sound_n, 0.4, 1.2), atol=1e-2, rtol=1e-2)
+    _, untold_AD = read_clip(replace(row, sync_offset=None), encoders)
+    assert (untold_AD - told_AD).abs().mean() > 10 * (told_AD - encoders.sound(sound_n, 0.4, 1.2)).abs().mean()
+
+
 def test_labels_between_frames_are_between_labels():
     points = np.zeros((4, 68, 2), np.float32) + np.arange(4, dtype=np.float32)[:, None, None]
     points[3] = np.nan
@@ -230,7 +258,8 @@ def test_coarse_clips_first_fine_ones_later(made, tmp_path):
     ]
     write_manifest(judged, tmp_path / "m.parquet")
     shutil.copytree(made / "shards", tmp_path / "shards")
-    assert precompute(job(made, manifest=tmp_path / "m.parquet", out=tmp_path / "shards"))["made"] == 0
+    counts = precompute(job(made, manifest=tmp_path / "m.parquet", out=tmp_path / "shards"))
+    assert counts["made"] == 1  # whose sound is moved now
     quality = [Quality(), Quality(from_step=10, confidence=4.0), Quality(from_step=20, confidence=4.0, offset=0.5)]
     source = shards(tmp_path / "shards", quality=quality)
     counts = [len({place.confidence for place in places}) for _, places in source.phases]

@@ -38,7 +38,9 @@ def export_manifest(verdicts: list[Verdict], out: Folder) -> int:
     sources = sorted({each.clip.id.split("-")[0] for each in verdicts if each.kept})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / NAME
-        write_manifest((_row(clip) for source in sources for clip in _rows(out, source) if clip.id in kept), path)
+        write_manifest(
+            (manifest_row(clip) for source in sources for clip in _rows(out, source) if clip.id in kept), path
+        )
         out.write(NAME, path.read_bytes())
     return len(kept)
 
@@ -49,7 +51,8 @@ def _rows(out: Folder, source_id: str) -> list[Clip]:
     return from_table(table.select([name for name in (*COLUMNS, *SYNC) if name in table.column_names]))
 
 
-def _row(clip: Clip) -> ManifestRow:
+def manifest_row(clip: Clip) -> ManifestRow:
+    """A clip as training reads it."""
     boxes = None if clip.boxes is None else clip.boxes.reshape(-1, 4)
     landmarks = None if clip.landmarks is None else clip.landmarks.reshape(-1, 68, 2)
     start, end, kept = _heard(clip)

@@ -3,6 +3,10 @@
 Ray moves sources between actors, holds them back when a later group is slower, and uses all nodes of the cluster and
 fractions of their GPUs. What is finished is our own matter: each source's file, by rename. Its own checkpoints are not
 used, and since a source is scored in a process below its actor, a video that crashes it never reaches Ray's retries.
+
+An actor that dies is started again where there is room, but what it had in hand is not given to it again: after a node
+is lost there may be no room, and a task that waits for its actor would hold up the run for ever. Such a task fails at
+once, and its sources are scored in the next pass over what is left.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from skyreels_audio.curation.stage import need_packages
 from skyreels_audio.curation.storage import Folder, rows_name
 from skyreels_audio.curation.worker import Job, Worker, missing
 
-ROUNDS = 3  # passes over what a lost node or actor left unfinished
+RESTARTS = 4  # of an actor
 MOST_BLOCKS = 4096
 
 
@@ -51,15 +55,14 @@ def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Itera
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     context = DataContext.get_current()
-    context.max_errored_blocks = -1  # a lost block is scored in the next round
+    context.max_errored_blocks = -1  # a lost block is scored in the next pass
     context.enable_progress_bars = False
-    left = {job.id: job for job in jobs}
-    for _ in range(ROUNDS):
-        if not left:
-            return
+    groups = stage_groups(recipe)
+    left, before = {job.id: job for job in jobs}, len(jobs) + 1
+    while 0 < len(left) < before:  # a pass in which nothing was finished is the last
+        before = len(left)
         items = [{"job": pickle.dumps(job), "id": job.id} for job in left.values()]
         data = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS))
-        groups = stage_groups(recipe)
         for index, (cpus, gpus, names) in enumerate(groups):
             data = data.map(
                 Scorer,  # pyright: ignore[reportArgumentType]  (Ray takes a class whose instances are functions)
@@ -67,8 +70,8 @@ def run_ray(jobs: list[Job], recipe: Recipe, out: Folder, workers: int) -> Itera
                 compute=ActorPoolStrategy(min_size=1, max_size=workers),
                 num_cpus=cpus,
                 num_gpus=gpus or None,
-                max_restarts=4,
-                max_task_retries=1,
+                max_restarts=RESTARTS,
+                max_task_retries=0,
             )
         try:
             for row in data.iter_rows():

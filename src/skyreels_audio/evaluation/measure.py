@@ -12,11 +12,13 @@ from PIL import Image
 from skyreels_audio import faces, media
 from skyreels_audio.evaluation import artefacts, motion, quality
 from skyreels_audio.evaluation.cases import Case
+from skyreels_audio.evaluation.features import efficientnet_weights
 from skyreels_audio.evaluation.identity import identity_distances
 from skyreels_audio.evaluation.lips import correlation, curve_agreement
 from skyreels_audio.evaluation.protocol import Protocol
 
 RATE = 16000
+FEATURES = "inception", "i3d", "efficientnet"  # networks whose features are those of a set of videos
 SAMPLED = 8  # frames of a clip for what hardly changes over time
 SILENT = 10 ** (-35 / 20)  # of the voice's loud frames; below it a frame is silent
 LONGEST_DELAY = 1.0  # seconds within which a sound track is looked for in the voice
@@ -31,6 +33,7 @@ class Networks:
     inception: Path | None = None
     i3d: Path | None = None
     syncnet: Path | None = None
+    efficientnet: Path | None = field(default_factory=efficientnet_weights)  # of the proxy for FID
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +126,8 @@ def measure(
     if truth is not None and truth is not own:
         _against(own, truth, protocol, out)
     features = {}
-    for name, path in (("inception", networks.inception), ("i3d", networks.i3d)):
-        if path is not None:
+    for name in FEATURES:
+        if (path := getattr(networks, name)) is not None:
             features[name] = network(name, path)(own.frames_FHWC)
     known = {name: float(value) for name, value in out.values.items() if np.isfinite(value)}
     return Measured(known, out.missing, out.curves), features

@@ -19,6 +19,7 @@ class Metric:
 METRICS = {
     "fid": Metric("FID", "↓", compares=True),
     "fvd": Metric("FVD", "↓", compares=True),
+    "frechet_proxy": Metric("Fréchet distance of EfficientNet-Lite features, for FID", "↓", compares=True, proxy=True),
     "sync_c": Metric("Sync-C", "↑"),
     "sync_d": Metric("Sync-D", "↓"),
     "sync_offset": Metric("sync offset: sound late by", "→", "frames", 1),
