@@ -1,7 +1,4 @@
-"""A training that takes milliseconds: a line through noisy points. Run as a script it is a process to be killed.
-
-python small_task.py FOLDER STEPS
-"""
+"""A training that takes milliseconds: a line through noisy points."""
 
 import time
 from pathlib import Path

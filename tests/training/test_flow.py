@@ -1,15 +1,15 @@
 import json
-import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 
 from skyreels_audio.media import InputError
-from skyreels_audio.training.distributed import joined
 from skyreels_audio.training.flow import FlowTask
 from skyreels_audio.training.trainer import fit
 from tests.training.flow_parts import NoiseSource, flow_recipe, save_transformer
+from tests.training.processes import end, start, train_as_rank
 
 CPU = torch.device("cpu")
 
@@ -80,31 +80,12 @@ def test_a_public_audio_model_is_refused(tmp_path):
         task_of(flow_recipe(tmp_path))
 
 
-def rank_of_two(rank: int, folder: Path, parallel: str, steps: int, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    recipe = flow_recipe(folder)
-    with joined("cpu") as world:
-        task = task_of(recipe)
-        options = recipe.optimisation.model_copy(update={"parallel": parallel, "steps": steps})
-        fit(task, options, folder / parallel, world=world)
-
-
 def two_processes(folder: Path, parallel: str, steps: int) -> None:
-    import socket
-    from multiprocessing import get_context
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = get_context("fork")
-    ranks = [context.Process(target=rank_of_two, args=(r, folder, parallel, steps, port)) for r in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    assert [process.exitcode for process in ranks] == [0, 0]
+    ranks = [start(train_as_rank, rank, folder, parallel, steps, port) for rank in range(2)]
+    assert [end(process) for process in ranks] == [0, 0]
 
 
 @pytest.mark.parametrize("parallel", ["fsdp", "ddp"])

@@ -3,9 +3,6 @@ import random
 import resource
 import shutil
 import signal
-import time
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from skyreels_audio.media import InputError
 from skyreels_audio.training.checkpoint import NORMS, State
 from skyreels_audio.training.recipe import read_recipe
 from skyreels_audio.training.trainer import fit, learning_rate
+from tests.training.processes import end, start, train_slowly, wait_until
 from tests.training.small_task import LineTask, PartsTask, options
 
 
@@ -36,18 +34,6 @@ def events(folder: Path) -> list[str]:
     return [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def train_slowly(folder: Path, steps: int) -> None:
-    state = fit(LineTask(wait=0.005), options(steps=steps, log_every=1, save_every=7), folder)
-    (folder / "ended").write_text(f"{'stopped' if state.stopped else 'finished'} {state.step}")
-
-
-def process(folder: Path, steps: int) -> BaseProcess:
-    """A training in a process of its own, forked: nothing is imported again."""
-    run = get_context("fork").Process(target=train_slowly, args=(folder, steps))
-    run.start()
-    return run
-
-
 def test_a_run_that_goes_on_is_the_run_that_was_never_stopped(tmp_path):
     straight = fit(LineTask(), options(steps=20, schedule="constant"), tmp_path / "a")
     for steps in (13, 20):
@@ -61,28 +47,25 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(tmp_path):
     train_slowly(tmp_path / "a", 30)
     killed, chance = tmp_path / "b", random.Random(0)
     for _ in range(2):
-        run, metrics = process(killed, 30), killed / "metrics.jsonl"
-        before, wanted = len(rows(killed)) if metrics.exists() else 0, chance.randrange(4, 12)
-        while run.is_alive() and not (metrics.exists() and metrics.read_text().count("\n") >= before + wanted):
-            time.sleep(0.005)
+        metrics = killed / "metrics.jsonl"
+        wanted = (len(rows(killed)) if metrics.exists() else 0) + chance.randrange(4, 12)
+        run = start(train_slowly, killed, 30)
+        wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= wanted, run)  # noqa: B023
         run.kill()
-        run.join()
-        assert run.exitcode == -signal.SIGKILL
-    last = process(killed, 30)
-    last.join()
+        assert end(run) == -signal.SIGKILL
+    assert end(start(train_slowly, killed, 30)) == 0
     assert (killed / "ended").read_text() == "finished 30"
     assert untimed(killed) == untimed(tmp_path / "a")
     assert same(*(fit(LineTask(), options(steps=30), folder) for folder in (killed, tmp_path / "a")))
 
 
 def test_sigterm_saves_and_ends(tmp_path):
-    run = process(tmp_path, 50_000)
-    while run.is_alive() and not (tmp_path / "metrics.jsonl").exists():
-        time.sleep(0.01)
+    run = start(train_slowly, tmp_path, 50_000)
+    wait_until((tmp_path / "metrics.jsonl").exists, run)
     run.terminate()
-    run.join()
+    assert end(run) == 0
     said = (tmp_path / "ended").read_text().split()
-    assert run.exitcode == 0 and said[0] == "stopped"
+    assert said[0] == "stopped"
     assert (tmp_path / f"state-{int(said[1]):07d}").exists()
 
 
