@@ -36,6 +36,11 @@ def _parts() -> dict[str, np.ndarray]:
     }
 
 
+def upper_arch() -> np.ndarray:
+    """Indices of the vertices of the upper teeth, which no action moves once they are seated."""
+    return _parts()["upper"]
+
+
 def seat(vertices_V3: np.ndarray, deltas_KV3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [V, 3] and actions [K, V, 3] of a head with closed lips, its teeth and tongue moved to their places."""
     rig, parts, jaw = Rig.load(), _parts(), ACTIONS.index("jawOpen")

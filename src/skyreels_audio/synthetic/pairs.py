@@ -21,8 +21,9 @@ from skyreels_audio.synthetic.motion import Motion
 from skyreels_audio.synthetic.person import dress
 from skyreels_audio.synthetic.photograph import Framing, animate_photograph, framed_portrait
 from skyreels_audio.synthetic.render import Renderer
-from skyreels_audio.synthetic.rig import Rig
+from skyreels_audio.synthetic.rig import Material, Rig
 from skyreels_audio.synthetic.subject import Subject, rotation_matrices
+from skyreels_audio.synthetic.teeth import lay_teeth, skin_brightness, teeth_of
 from skyreels_audio.synthetic.visemes import to_arkit
 
 SIZE = 256  # side of the aligned frame
@@ -30,8 +31,12 @@ FRAMES, FROM_REST, BETWEEN = 14, 13, 9  # of a clip; pairs from its first frame,
 JITTER = 0.04, 0.012  # deviation of a face's size and place from the frame's rule: landmarks are never exact
 TURNS = {"drawn": np.radians([16, 10, 5]), "photograph": np.radians([9, 6, 4])}  # deviation of yaw, pitch, roll
 STRETCH = 0.22  # source pixels per target pixel below which a surface was too folded in the source to be moved
+REAL_TEETH = 0.75  # of the clips that look like photographs show the teeth of somebody who smiles in one
+TRIES = 8  # pictures that are looked at for teeth
 NEAR = 0.004  # metres by which a point may lie behind what its place in the source shows
+GRIN = {"mouthSmile": 0.9, "mouthUpperUp": 0.75, "mouthLowerDown": 0.55, "jawOpen": 0.06, "cheekSquint": 0.5}
 SMILES = (
+    GRIN,
     {"mouthSmile": 0.7, "mouthUpperUp": 0.5, "mouthLowerDown": 0.35, "jawOpen": 0.08, "cheekSquint": 0.3},
     {"mouthSmile": 0.8, "mouthUpperUp": 0.35, "mouthLowerDown": 0.15, "jawOpen": 0.03, "cheekSquint": 0.4},
     {"mouthSmile": 0.55, "mouthDimple": 0.2, "cheekSquint": 0.2},
@@ -82,12 +87,14 @@ def sample_code(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_rest(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a picture shows that is to speak: mostly closed lips, often a smile, sometimes a moment of speech."""
+    """What a picture shows that is to speak: often closed lips, often a smile with teeth, sometimes a moment of speech."""
     draw = rng.random()
-    if draw < 0.4:
+    if draw < 0.3:
         return np.zeros(len(FACE_CHANNELS), np.float32)
+    if draw < 0.55:
+        return expression(GRIN, rng.uniform(0.6, 1.3)).clip(0, 1)
     if draw < 0.8:
-        return expression(SMILES[rng.integers(len(SMILES))], rng.uniform(0.4, 1.1)).clip(0, 1)
+        return expression(SMILES[rng.integers(len(SMILES))], rng.uniform(0.4, 1.3)).clip(0, 1)
     code_N = sample_code(curves_TC, rng)
     code_N[FACE_CHANNELS.index("eyeBlink")] = 0
     return code_N
@@ -160,15 +167,15 @@ class PairFactory:
             source, target = rng.choice(FRAMES, 2, replace=False)
             pairs.append((int(source), int(target)))
             codes_PN.append(poses_TN[target])
-        used = sorted({source for source, _ in pairs})
-        places = self.renderer.places(subject, motion, [(t, t) for t in used] + pairs)
-        own = dict(zip(used, places, strict=False))
+        own = self.renderer.places(subject, motion, [(t, t) for t in range(FRAMES)])
+        places = self.renderer.places(subject, motion, pairs)
+        frames = self._with_real_teeth(frames, own[..., 3] == Material.TEETH + 1, subject, motion, rng)
         near = depth_of(subject, NEAR)
         box = tuple(
             slice(round(a * SIZE), round(b * SIZE)) for a, b in ((FACE_BOX[1], FACE_BOX[3]), (FACE_BOX[0], FACE_BOX[2]))
         )
         flows, visible = zip(
-            *(flow_between(own[s], place, near) for (s, _), place in zip(pairs, places[len(used) :], strict=True)),
+            *(flow_between(own[s], place, near) for (s, _), place in zip(pairs, places, strict=True)),
             strict=True,
         )
         return PairClip(
@@ -180,6 +187,22 @@ class PairFactory:
             flow_PHW2=np.stack([np.round(64 * f[box]).clip(-32767, 32767).astype(np.int16) for f in flows]),
             visible_PHW=np.stack([v[box] for v in visible]),
         )
+
+    def _with_real_teeth(
+        self, frames_THWC: np.ndarray, teeth_THW: np.ndarray, subject: Subject, motion: Motion, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Frames whose upper teeth are those of a photograph, where one is found that shows some."""
+        if subject.look or not self.photographs or rng.random() > REAL_TEETH:
+            return frames_THWC
+        for path in rng.choice(self.photographs, TRIES):  # pyright: ignore[reportArgumentType, reportCallIssue]
+            if (teeth := teeth_of(path)) is not None:
+                break
+        else:
+            return frames_THWC
+        low, high = np.array(FACE_BOX[:2]) * SIZE, np.array(FACE_BOX[2:]) * SIZE
+        gain = skin_brightness(frames_THWC[0], np.r_[low, high]) * rng.uniform(0.85, 1.1)
+        pixels_V3 = self.renderer.seen(subject, motion, 0)
+        return lay_teeth(frames_THWC, teeth_THW, pixels_V3, teeth, gain)
 
 
 def flow_between(source_HW4: np.ndarray, places_HW4: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:

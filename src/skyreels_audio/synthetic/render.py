@@ -121,6 +121,12 @@ class Renderer:
                 row[:] = np.frombuffer(self._places.read(), np.float32).reshape(row.shape)[::-1]
         return result
 
+    def seen(self, subject: Subject, motion: Motion, frame: int) -> np.ndarray:
+        """Pixels x, y (down) and depth (NDC) of every vertex [V, 3] in one frame of a motion."""
+        vertices_TV3 = pose(subject, motion.weights_TK[[frame]])
+        turn_T33 = rotation_matrices(motion.rotation_T3[[frame]])
+        return self._seen(subject, vertices_TV3[0], turn_T33[0], motion.translation_T3[frame])
+
     def _place_draws(self, subject: Subject) -> list[moderngl.VertexArray]:
         rig = self.rig
         traits_V4 = np.stack([rig.lip_V, subject.head_V, rig.cavity_V, rig.ambient_V], -1)

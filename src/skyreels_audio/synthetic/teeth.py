@@ -1,0 +1,80 @@
+"""Real teeth for faces that the rig moves: what smiling people show, laid on the rig's upper arch.
+
+Upper teeth belong to the skull. In frames of one head in one pose they stay where they are, so one picture of them serves
+every frame, and the rig's flow stays exact.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from skyreels_audio.faces import detect_faces, lip_aperture
+from skyreels_audio.media import read_image
+from skyreels_audio.synthetic.mouth import upper_arch
+from skyreels_audio.synthetic.photograph import INNER_LOWER, INNER_UPPER
+from skyreels_audio.synthetic.rig import Rig
+
+ACROSS, DOWN = 96, 24  # cells of a picture of teeth: between the corners of the lips, and from upper to lower lip
+SHOWN = 0.035  # inner-lip gap over face height from which teeth are worth taking
+RIM = 0.14  # of the gap, next to either lip, that is left out: lips are not teeth
+FULL = 0.6  # least brightness near the lower lip over that of the middle: else it is not teeth that meet the lip
+BRIGHT = 0.55, 1.35  # brightness of teeth over that of the brighter half of the face
+REACH = 0.026  # half the width of an arch that a wide smile shows, metres on the template
+HEIGHT = 0.0095  # of its incisors
+
+
+@lru_cache(maxsize=1024)
+def teeth_of(path: Path) -> np.ndarray | None:
+    """Teeth of a smiling photograph [DOWN, ACROSS, 3], as multiples of its skin's brightness; None where none show."""
+    image = read_image(path)
+    face = next(iter(detect_faces(image)), None)
+    if face is None or lip_aperture(face.landmarks) < SHOWN:
+        return None
+    points = face.landmarks[:, :2] - 0.5
+    x = np.linspace(*points[[78, 308], 0], ACROSS + 2)[1:-1]
+    upper, lower = (
+        np.interp(x, *(np.array(sorted(map(tuple, points[[78, *line, 308]]))).T)) for line in (INNER_UPPER, INNER_LOWER)
+    )
+    share = np.linspace(RIM, 1 - RIM, DOWN)[:, None]
+    y = upper + share * (lower - upper)
+    pixels = image.astype(np.float32) / 255
+    seen = np.stack([map_coordinates(pixels[..., c], [y, np.broadcast_to(x, y.shape)], order=1) for c in range(3)], -1)
+    middle = seen[:, ACROSS // 3 : -ACROSS // 3]
+    edge, centre = middle[-DOWN // 4 :].mean(), middle[DOWN // 3 : -DOWN // 3].mean()
+    colour = middle.mean((0, 1))
+    seen /= skin_brightness(image, face.box_xyxy)
+    white = colour.min() > 0.55 * colour.max() and BRIGHT[0] < middle.mean() / 1 < BRIGHT[1]
+    return seen if white and edge > FULL * centre else None
+
+
+def skin_brightness(image: np.ndarray, box_xyxy: np.ndarray) -> float:
+    """Mean of the brighter part of a face, 0..1."""
+    left, top, right, bottom = np.asarray(box_xyxy).clip(0).astype(int)
+    grey = image[top:bottom, left:right].mean(-1) / 255
+    return float(grey[grey > np.quantile(grey, 0.5)].mean())
+
+
+def lay_teeth(
+    frames_THWC: np.ndarray, teeth_THW: np.ndarray, pixels_V3: np.ndarray, picture: np.ndarray, gain: float
+) -> np.ndarray:
+    """Frames (uint8) in which a picture of teeth stands for those of the upper arch.
+
+    ``teeth_THW`` says where frames show teeth; ``pixels_V3`` is where the rig's vertices are in all of them, in pixels.
+    """
+    arch = upper_arch()
+    template_V3, seen = Rig.load().template_V3[arch], pixels_V3[arch]
+    front = (template_V3[:, 1] < np.quantile(template_V3[:, 1], 0.5)) & (np.abs(template_V3[:, 0]) < REACH)
+    edge_z = template_V3[np.abs(template_V3[:, 0]) < 0.006, 2].min()
+    place = np.stack([template_V3[:, 0] / REACH, 1 - (template_V3[:, 2] - edge_z) / HEIGHT], -1)[front]
+    affine, *_ = np.linalg.lstsq(np.c_[seen[front, :2], np.ones(front.sum())], place, rcond=None)
+    height, width = frames_THWC.shape[1:3]
+    y, x = np.mgrid[:height, :width] + 0.5
+    across, down = np.moveaxis(np.stack([x, y, np.ones_like(x)], -1) @ affine, -1, 0)
+    at = [down.clip(0, 1) * (DOWN - 1), (0.5 + 0.5 * across.clip(-1, 1)) * (ACROSS - 1)]
+    laid = gain * np.stack([map_coordinates(picture[..., c], at, order=1, mode="nearest") for c in range(3)], -1)
+    inside = teeth_THW & (np.abs(across) < 1) & (down < 1.04)
+    alpha = np.minimum(inside, 1.3 * gaussian_filter(inside.astype(np.float32), (0, 0.7, 0.7)))[..., None]
+    mixed = frames_THWC * (1 - alpha) + alpha * 255 * laid.clip(0, 1)
+    return np.round(mixed).astype(np.uint8)
