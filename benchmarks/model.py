@@ -17,7 +17,7 @@ from workbench import Workbench
 from skyreels_audio.threads import offered_cores
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("autoencoder", "lips", "pictures", "silence", "text", "speed")
+PARTS = ("autoencoder", "lips", "pictures", "silence", "life", "text", "speed")
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def main() -> None:
 
 
 def _measure(part: str, bench: Workbench) -> list[Row]:
+    import model_life
     import model_lips
     import model_picture
 
@@ -66,6 +67,7 @@ def _measure(part: str, bench: Workbench) -> list[Row]:
         "lips": model_lips.lips,
         "pictures": model_lips.pictures,
         "silence": model_lips.silence,
+        "life": model_life.life,
         "text": model_picture.text,
         "speed": model_picture.speed,
     }

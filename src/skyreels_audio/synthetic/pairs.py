@@ -87,7 +87,7 @@ def sample_code(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_rest(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a picture shows that is to speak: often closed lips, often a smile with teeth, sometimes a moment of speech."""
+    """What a picture shows that is to speak: closed lips, a smile with teeth, sometimes a moment of speech."""
     draw = rng.random()
     if draw < 0.3:
         return np.zeros(len(FACE_CHANNELS), np.float32)

@@ -1,7 +1,7 @@
 """Real teeth for faces that the rig moves: what smiling people show, laid on the rig's upper arch.
 
-Upper teeth belong to the skull. In frames of one head in one pose they stay where they are, so one picture of them serves
-every frame, and the rig's flow stays exact.
+Upper teeth belong to the skull. In frames of one head in one pose they stay where they are, so one picture of them
+serves every frame, and the rig's flow stays exact.
 """
 
 from functools import lru_cache
@@ -45,7 +45,7 @@ def teeth_of(path: Path) -> np.ndarray | None:
     edge, centre = middle[-DOWN // 4 :].mean(), middle[DOWN // 3 : -DOWN // 3].mean()
     colour = middle.mean((0, 1))
     seen /= skin_brightness(image, face.box_xyxy)
-    white = colour.min() > 0.55 * colour.max() and BRIGHT[0] < middle.mean() / 1 < BRIGHT[1]
+    white = colour.min() > 0.55 * colour.max() and BRIGHT[0] < middle.mean() < BRIGHT[1]
     return seen if white and edge > FULL * centre else None
 
 

@@ -35,7 +35,9 @@ DEFAULT = Manner(head="slight", blinks=True, upper_face=True)
 TEXT_TOKENS = 96  # bytes of a prompt
 MARGIN = 16  # audio tokens heard before and after a clip
 FROM_START = 0.2  # share of clips that begin where their utterance does
+HEAD_IMPORTANCE = 0.6  # of the head's channels, whose deviation is in radians, over the mean of all
 IMPORTANCE = 1.0  # a channel's error counts by its deviation to this power: jaws move more than tongues
+HEAD = torch.tensor([name in CHANNELS[-5:] for name in CHANNELS])
 LEAST = 0.04  # deviation that a channel is normalised by at least
 
 
@@ -60,7 +62,7 @@ class Sample:
 def sample_manner(rng: np.random.Generator) -> Manner:
     expression = str(rng.choice(list(EXPRESSIONS), p=[0.4, 0.25, 0.12, 0.12, 0.11]))
     head = str(rng.choice(["still", "slight", "lively"], p=[0.15, 0.65, 0.2]))
-    gesture = str(rng.choice([*GESTURES, *DIRECTIONS])) if head != "still" and rng.random() < 0.45 else None
+    gesture = str(rng.choice([*GESTURES, *GESTURES, *DIRECTIONS])) if head != "still" and rng.random() < 0.7 else None
     return Manner(expression, head, gesture, blinks=True, upper_face=head != "still")
 
 
@@ -157,6 +159,7 @@ class SpeechMotionTask:
         self.train, self.held_out = Performances(recipe, "train"), Performances(recipe, "test")
         self.mean_C, self.std_C = self._statistics()
         self.weight_C = self.std_C**IMPORTANCE / (self.std_C**IMPORTANCE).mean()
+        self.weight_C[HEAD.repeat(FRAMES_PER_LATENT)] = HEAD_IMPORTANCE
         self.tokenizer = ByT5Tokenizer()
         transformer = SkyReelsAudioTransformer3DModel(**recipe.transformer)
         transformer.initialise_audio_alignment(output_std=0.02)
@@ -174,8 +177,7 @@ class SpeechMotionTask:
         """Mean and deviation of each latent channel: of the code's channels, four times."""
         codes = torch.cat([codes for item in self.train.items for codes in item.codes]).float()
         mean, std = codes.mean(0), codes.std(0)
-        head = torch.tensor([name in CHANNELS[-5:] for name in CHANNELS])
-        std = torch.where(head, std, std.clamp(min=LEAST))
+        std = torch.where(HEAD, std, std.clamp(min=LEAST))
         return mean.repeat(FRAMES_PER_LATENT).view(-1, 1, 1, 1), std.repeat(FRAMES_PER_LATENT).view(-1, 1, 1, 1)
 
     def encode_text(self, modules: Any, captions: tuple[str, ...]) -> Tensor:
