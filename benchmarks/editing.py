@@ -21,7 +21,8 @@ from workbench import Workbench
 from skyreels_audio.evaluation.lips import correlation, curve_agreement, lip_aperture_curve
 from skyreels_audio.evaluation.motion import amplitude_ratio
 from skyreels_audio.evaluation.quality import movement, psnr
-from skyreels_audio.generation.editing import CRF, edit_video, plan_edit
+from skyreels_audio.generation.edit_plan import plan_edit
+from skyreels_audio.generation.editing import CRF, edit_video
 from skyreels_audio.media import SAMPLE_RATE, VideoWriter, read_audio, read_video
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,8 @@ from skyreels_audio.evaluation.held_out import speaking_motion, true_video, voic
 from skyreels_audio.evaluation.lips import CURVES, correlation, lip_curves
 from skyreels_audio.evaluation.quality import box_mask, psnr
 from skyreels_audio.evaluation.subjects import drawn
-from skyreels_audio.generation.editing import edit_video, plan_edit
+from skyreels_audio.generation.edit_plan import plan_edit
+from skyreels_audio.generation.editing import edit_video
 from skyreels_audio.media import VideoWriter
 from skyreels_audio.synthetic.motion import FPS
 

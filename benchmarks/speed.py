@@ -160,7 +160,6 @@ def our_step(pipe: Any, image: np.ndarray, voice: np.ndarray, steps: int, branch
         audio_guidance_scale=scale,
         text_guidance_scale=scale,
         window=1000,
-        edit_region="everything",  # as diffusers' loop does
         generator=torch.Generator().manual_seed(0),
         progress=progress,
     )

@@ -135,15 +135,6 @@ def test_what_is_given_wrongly_is_told_in_one_sentence(
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_cache_that_counts_steps_needs_a_picture(
-    inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    del inputs["--image"]
-    words = ["--prompt", "a woman speaks", "--cache", "taylorseer"]
-    assert run(monkeypatch, "generate", *(word for pair in inputs.items() for word in pair), *words) == 2
-    assert "words alone make a portrait first" in " ".join(capfd.readouterr().err.split())
-
-
 TOGETHER = {
     "a cache is not stored": (["--cache", "taylorseer", "--resume"], 1, "--resume cannot be combined with --cache"),
     "hooks do not compile": (["--cache", "taylorseer", "--compile"], 1, "do not compile"),

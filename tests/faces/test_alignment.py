@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skyreels_audio.faces import Track, as_68, track_faces
-from skyreels_audio.faces.align import RIGID, crop, crop_boxes, feather, paste, placements, similarity
+from skyreels_audio.faces.align import RIGID, crop, crop_boxes, feather, paste, placement, placements, similarity
 from skyreels_audio.faces.framing import EYES_TO_MOUTH, MOUTH_CENTRE, anchors
 from skyreels_audio.faces.warp import invert, warp
 
@@ -112,3 +112,12 @@ def test_gaps_have_no_crop(face, portrait):
     crops = list(crop([portrait] * 3, places, SIZE))
     assert [place is None for place in places] == [cut is None for cut in crops] == [False, True, False]
     assert placements(Track((None, None)), SIZE) == [None, None]
+
+
+def test_a_placement_puts_eyes_and_mouth_where_training_has_them():
+    landmarks = np.zeros((68, 2), np.float32)
+    landmarks[36:48], landmarks[[48, 54]] = (300, 200), (320, 290)
+    place, mouth = placement(landmarks, (256, 256)), np.array(MOUTH_CENTRE) * 256
+    standing = mouth - [0, EYES_TO_MOUTH * 256], mouth
+    for point, expected in zip(standing, ((300, 200), (320, 290)), strict=True):
+        assert np.allclose(place[:, :2] @ point + place[:, 2], expected, atol=1e-3)

@@ -22,7 +22,7 @@ def test_the_command_the_module_and_python_make_the_same_bytes(
 ) -> None:
     model, sound = tmp_path / "model", tmp_path / "voice.wav"
     pipeline.save_pretrained(model)
-    store(model, edit_region="mouth", silence_guidance_fade=True, width=96, height=96)
+    store(model, silence_guidance_fade=True, width=96, height=96)
     with wave.open(str(sound), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes((voice * 32767).astype("<i2").tobytes())

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from skyreels_audio.bundled import bundled
-from skyreels_audio.cli.checkpoint import check_classes, check_files
+from skyreels_audio.cli.checkpoint import check_classes, check_files, check_transformers_weights
 from skyreels_audio.cli.door import choose_size, read_settings
 from skyreels_audio.media import InputError
 
 INDEX, TRANSFORMER, VAE = "model_index.json", "transformer/config.json", "vae/config.json"
 SCHEDULER, TEXT, AUDIO = "scheduler/scheduler_config.json", "text_encoder/config.json", "audio_encoder/config.json"
 NAN = float("nan")
+TIED = {"shared.weight": "encoder.embed_tokens.weight"}  # one tensor with two names
 
 
 def update(**values: Any) -> Callable[[Any], Any]:
@@ -28,6 +30,14 @@ BROKEN = {
     "a list": (INDEX, lambda index: [index], "is not a JSON object but a list"),
     "a number for a part": (INDEX, update(vae=5), "vae is not a module and a class"),
     "a module of the system": (INDEX, update(vae=["os", "system"]), "vae is of os, not of diffusers"),
+    "a checkpoint of the old kind": (
+        INDEX,
+        update(
+            vae=["skyreels_audio.models.autoencoder", "CausalVideoAutoencoder"],
+            generation_defaults={"edit_region": "mouth", "portrait_steps": 2},
+        ),
+        "vae is CausalVideoAutoencoder, of an earlier version of this package",
+    ),
     "no such class": (INDEX, update(vae=["diffusers", "Nope"]), "vae is of class Nope, which diffusers does not have"),
     "no transformer": (INDEX, lambda index: {k: v for k, v in index.items() if k != "transformer"}, "no transformer"),
     "settings as a list": (INDEX, update(generation_defaults=[1]), "generation_defaults is not an object"),
@@ -126,6 +136,41 @@ def test_weights_that_are_cut_empty_or_missing_are_named(model: Path) -> None:
     shutil.rmtree(model / "vae")
     with pytest.raises(InputError, match="vae"):
         check(model)
+
+
+def test_of_a_text_encoder_only_what_is_tied_may_be_missing(model: Path) -> None:
+    path = model / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    path.unlink()
+    for missing in weights:
+        save_file({name: tensor for name, tensor in weights.items() if name != missing}, path, {"format": "pt"})
+        with pytest.raises(
+            InputError, match=f"config.json does not fit its weights: they have no .*{TIED.get(missing, missing)}"
+        ):
+            check_classes(model)
+    for held in ([*TIED], [*TIED.values()], [*TIED, *TIED.values()]):  # under either name, or under both
+        shared = {name: weights["shared.weight"].clone() for name in held}
+        save_file({**{name: x for name, x in weights.items() if name not in TIED}, **shared}, path, {"format": "pt"})
+        check_classes(model)
+
+
+def test_a_tensor_of_another_shape_is_told_with_both(model: Path) -> None:
+    path = model / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    path.unlink()
+    save_file(weights | {"encoder.final_layer_norm.weight": torch.zeros(3)}, path, {"format": "pt"})
+    with pytest.raises(InputError, match=r"final_layer_norm\.weight has the shape \[3\], not \[128\]"):
+        check_classes(model)
+
+
+def test_names_that_older_versions_of_transformers_gave_are_known(tmp_path: Path) -> None:
+    """Published image encoders have ``vision_model.`` before every name."""
+    sizes = {"hidden_size": 12, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=16)).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = {f"vision_model.{name.removeprefix('vision_model.')}": x for name, x in load_file(path).items()}
+    save_file(weights, path, {"format": "pt"})
+    check_transformers_weights(tmp_path / "config.json", CLIPVisionModel)
 
 
 def test_a_lora_without_tensors_is_told(tmp_path: Path) -> None:

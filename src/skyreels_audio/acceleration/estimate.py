@@ -166,9 +166,7 @@ def decoder_bytes(vae: Any, size: tuple[int, int]) -> float:
         return motion_bytes(vae)
     with torch.device("meta"), allocations() as peak:
         latents_BCTHW = torch.empty(1, vae.config.z_dim, 3, *size, dtype=vae.dtype)
-        for frames in (
-            vae.decode_stream(latents_BCTHW) if hasattr(vae, "decode_stream") else decode_wan(vae, latents_BCTHW)
-        ):
+        for frames in decode_wan(vae, latents_BCTHW):
             del frames
     return peak[0]
 

@@ -161,7 +161,8 @@ class Renderer:
         return Made(output.frames, output.num_frames, width, height, output.fps)
 
     def _edited(self, request: Request, video: Path, voice_n: np.ndarray, options: dict[str, Any]) -> "Made":
-        from skyreels_audio.generation.editing import CRF, edit_video, plan_edit
+        from skyreels_audio.generation.edit_plan import plan_edit
+        from skyreels_audio.generation.editing import CRF, edit_video
 
         own, seconds = self.pipe.settings(), len(voice_n) / 16_000
         try:
@@ -213,7 +214,8 @@ def look_at_video(path: Path, seconds: float, face: str, target: str) -> dict[st
 
     The first frame that is edited is written to ``target``.
     """
-    from skyreels_audio.generation.editing import frames_at, plan_edit
+    from skyreels_audio.generation.edit_plan import plan_edit
+    from skyreels_audio.generation.editing import frames_at
 
     plan = plan_edit(path, seconds, (256, 256), face, "trim")
     first = next(frames_at(plan.path, plan.info, plan.order[plan.start : plan.start + 1]))

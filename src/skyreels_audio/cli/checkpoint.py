@@ -4,18 +4,17 @@ import inspect
 import json
 import math
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from skyreels_audio.cli.progress import silence_libraries
 from skyreels_audio.media.files import InputError
 
 LIBRARIES = ("diffusers", "transformers", "skyreels_audio.")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # may run code when they are read
 LARGEST = 10_000_000  # no entry of a configuration is larger; vocabularies have 256 thousand words
 MOST_LAYERS = 1000
-MAY_BE_RENAMED = 0.05  # share of the tensors
-TIED = 2  # tensors that even the smallest encoder of transformers shares with others, and stores once
+RETIRED = "CausalVideoAutoencoder"  # of checkpoints that were made before latents were motion
 HEADER_BYTES = 100_000_000  # of a safetensors file, the most that its format allows
 
 
@@ -64,6 +63,9 @@ def components(model: Path) -> dict[str, tuple[str, str]]:
             raise InputError(f"{model / 'model_index.json'}: {name} is not a module and a class, such as {_EXAMPLE}.")
         if not entry[0].startswith(LIBRARIES):
             raise InputError(f"{model / 'model_index.json'}: {name} is of {entry[0]}, not of diffusers, transformers.")
+        if entry[1] == RETIRED:
+            where = model / "model_index.json"
+            raise InputError(f"{where}: {name} is {RETIRED}, of an earlier version of this package; make it anew.")
         parts[name] = entry[0], entry[1]
     return parts
 
@@ -108,10 +110,9 @@ def _check_component(folder: Path, kind: Any) -> None:
         config = read_object(path)
         check_entries(path, config, kind)
         if hasattr(kind, "named_parameters"):
-            check_weights(path, lambda: kind.from_config(config), kind.__name__, config)
+            check_weights(path, config, kind)
     elif hasattr(kind, "config_class") and hasattr(kind, "named_parameters"):  # transformers' way
-        path = folder / "config.json"
-        check_weights(path, lambda: kind(kind.config_class.from_pretrained(folder)), kind.__name__)
+        check_transformers_weights(folder / "config.json", kind)
 
 
 def _class(model: Path, name: str, library: str, class_name: str) -> Any:
@@ -163,32 +164,54 @@ def check_values(path: Path, values: dict[str, Any], types: dict[str, Any], owne
             continue
 
 
-def check_weights(path: Path, make: Callable[[], Any], kind: str, config: dict[str, Any] | None = None) -> None:
-    """Whether the safetensors beside a configuration hold the tensors of the module that it makes.
-
-    ``config``: of diffusers, whose names are the module's own. transformers may rename and tie some of them, so there
-    most must be held.
-    """
+def check_weights(path: Path, config: dict[str, Any], kind: Any) -> None:
+    """Whether the safetensors beside a configuration hold the tensors of the diffusers module that it makes."""
     import torch
 
-    held = {name: shape for file in sorted(path.parent.glob("*.safetensors")) for name, shape in tensors(file).items()}
-    if not held:
-        raise InputError(f"{path.parent} has no weights: a safetensors file with at least one tensor.")
+    held = _held(path)
     blocks = {name.split(".")[1] for name in held if name.startswith("blocks.")}
-    if blocks and config and config.get("num_layers", len(blocks)) != len(blocks):
+    if blocks and config.get("num_layers", len(blocks)) != len(blocks):
         raise InputError(f"{path}: num_layers is {config['num_layers']}, but the weights have {len(blocks)} blocks.")
     try:
         with torch.device("meta"):
-            wanted = {name: list(tensor.shape) for name, tensor in make().state_dict().items()}
+            wanted = {name: list(tensor.shape) for name, tensor in kind.from_config(config).state_dict().items()}
     except Exception as error:  # whatever a class says of numbers that do not go together
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path}: no {kind} can be made of it ({reason}).") from error
-    missing = [name for name in wanted if name not in held]
-    if len(missing) > (0 if config else max(TIED, MAY_BE_RENAMED * len(wanted))):
-        raise InputError(f"{path} does not fit its weights: they have no {missing[0]}.")
+        raise InputError(f"{path}: no {kind.__name__} can be made of it ({_first_line(error)}).") from error
     for name, shape in wanted.items():
-        if held.get(name, shape) != shape:
+        if name not in held:
+            raise InputError(f"{path} does not fit its weights: they have no {name}.")
+        if held[name] != shape:
             raise InputError(f"{path} does not fit its weights: {name} has the shape {held[name]}, not {shape}.")
+
+
+def check_transformers_weights(path: Path, kind: Any) -> None:
+    """The same of a class of transformers, which itself knows what is tied and what older versions named otherwise.
+
+    Nothing of the weights is read but their names and shapes.
+    """
+    _held(path)
+    silence_libraries()
+    options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
+    try:
+        _, found = kind.from_pretrained(path.parent, device_map="meta", **options)
+    except Exception as error:
+        raise InputError(f"{path}: no {kind.__name__} can be made of it ({_first_line(error)}).") from error
+    for name in sorted(found["missing_keys"]):
+        raise InputError(f"{path} does not fit its weights: they have no {name}.")
+    for name, held, wanted in sorted(found["mismatched_keys"]):
+        raise InputError(f"{path} does not fit its weights: {name} has the shape {list(held)}, not {list(wanted)}.")
+
+
+def _held(path: Path) -> dict[str, list[int]]:
+    """The tensors beside a configuration, of which there is at least one."""
+    held = {name: shape for file in sorted(path.parent.glob("*.safetensors")) for name, shape in tensors(file).items()}
+    if not held:
+        raise InputError(f"{path.parent} has no weights: a safetensors file with at least one tensor.")
+    return held
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def tensors(file: Path) -> dict[str, list[int]]:

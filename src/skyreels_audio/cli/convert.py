@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from skyreels_audio.cli.progress import Progress
+from skyreels_audio.cli.progress import Progress, silence_libraries
 
 
 def convert(
@@ -26,12 +26,10 @@ def convert(
     if audio_model is None and backbone is None:
         raise InputError("Give --backbone, or --audio-model with --wav2vec; `skyreels-audio convert --help` says more.")
     import torch
-    import transformers
 
     from skyreels_audio.models.convert import convert_audio_model, convert_backbone
 
-    transformers.utils.logging.set_verbosity_error()  # theirs would cut through our own bars
-    transformers.utils.logging.disable_progress_bar()
+    silence_libraries()
     precision = None if dtype is None else getattr(torch, dtype)
     with Progress() as progress:
         if audio_model is not None and wav2vec is not None:

@@ -125,6 +125,10 @@ def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.nda
     picture = None if given.image is None else read_image(given.image, LONGEST_SIDE)
     if given.image is not None:
         given.changes["image"] = image_changes(given.image, LONGEST_SIDE)
+    if given.video and given.size and door.moves_pixels(given.model):
+        raise InputError(
+            f"--size does not go with --video: {given.model} edits a face in the size that it was trained at."
+        )
     width, height = door.choose_size(given.size, given.model, picture)
     settings = door.read_settings(
         given.model,
@@ -139,14 +143,6 @@ def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.nda
         hybrid_steps=given.hybrid_steps,
         colour_strength=0.0 if given.video else given.colour_strength,
     )
-    if given.video and given.size and settings.edit_region != "everything":
-        raise InputError(
-            f"--size does not go with --video: {given.model} edits a face in the size that it was trained at."
-        )
-    if picture is None and given.video is None and given.cache in ("magcache", "taylorseer"):
-        raise InputError(
-            f"--cache {given.cache} counts the steps of one video; words alone make a portrait first: add --image."
-        )
     return picture, voice.waveform_n, settings
 
 

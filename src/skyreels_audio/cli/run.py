@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyreels_audio.cli.progress import Progress
+from skyreels_audio.cli.progress import Progress, silence_libraries
 from skyreels_audio.media import AudioCodec, Colour, InputError, StoredFrame, VideoWriter
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ class Run:
     def load(self, device: "torch.device") -> "SkyReelsAudioPipeline":
         """Load the checkpoint. Raises InputError where the device cannot be used."""
         self.progress("load", 0, 1)
-        import diffusers
         import torch
-        import transformers
         from safetensors import SafetensorError
 
         from skyreels_audio import SkyReelsAudioPipeline
@@ -77,9 +75,7 @@ class Run:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
-        for library in (diffusers.utils.logging, transformers.utils.logging):  # theirs would cut through our own bars
-            library.set_verbosity_error()
-            library.disable_progress_bar()
+        silence_libraries()
         dtype = fast_dtype(device.type) if self.dtype == "auto" else getattr(torch, self.dtype)
         try:
             pipe = SkyReelsAudioPipeline.from_pretrained(str(self.model), dtype=dtype)
@@ -155,7 +151,8 @@ def animate(picture: np.ndarray | None, run: Run) -> Video:
 
 def edit(path: Path, face: str, extend: Any, landmarks: str, run: Run) -> Video:
     """The speaker of a video speaks with the voice; all else of it stays."""
-    from skyreels_audio.generation.editing import CRF, edit_video, plan_edit
+    from skyreels_audio.generation.edit_plan import plan_edit
+    from skyreels_audio.generation.editing import CRF, edit_video
     from skyreels_audio.media import SAMPLE_RATE
 
     size = run.settings.height, run.settings.width

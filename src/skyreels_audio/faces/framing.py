@@ -10,11 +10,6 @@ FACE_CENTRE = 0.5, 0.55  # usual centre of the face's box in the frame (x, y)
 EYES_TO_MOUTH = 0.22  # distance from between the eyes to the mouth, over the frame's height
 MOUTH_CENTRE = 0.5, 0.6875  # centre of the mouth in the frame (x, y)
 FACE_BOX = 0.25, 0.34375, 0.75, 0.96875  # brows to chin: what a face that moves can change (left, top, right, bottom)
-# What moves of a face that stands so, in fractions of the frame: left, top, right, bottom.
-REGIONS = {
-    "mouth": (0.25, 0.5625, 0.75, 0.9375),  # what speech moves
-    "face": (0.25, 0.375, 0.75, 0.9375),  # and the eyes
-}
 
 
 def anchors(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,11 +38,3 @@ def portrait_crop(image: np.ndarray, face: Face | None, size: tuple[int, int]) -
     extent = np.array([crop_height * aspect, crop_height])
     left, top = np.clip(centre - extent / 2, 0, np.array([width, height]) - extent)
     return float(left), float(top), float(left + extent[0]), float(top + extent[1])
-
-
-def region_mask(name: str, size: tuple[int, int]) -> np.ndarray:
-    """A region of ``REGIONS`` in a frame of ``size`` (H, W) as a mask, True inside [H, W]."""
-    height, width = size
-    left, top, right, bottom = np.array(REGIONS[name]) * [width, height, width, height]
-    y, x = np.mgrid[:height, :width] + 0.5
-    return (x > left) & (x < right) & (y > top) & (y < bottom)

@@ -82,10 +82,6 @@ class Conditions:
         parts = tuple(part._replace(drops=part.drops | frozenset(names)) for part in self.parts)
         return replace(self, **nulls, parts=parts)
 
-    def crop(self, rows: slice, columns: slice) -> "Conditions":
-        """The conditions of a box of latents."""
-        return self._with_pictures(lambda x_BCTHW: x_BCTHW[..., rows, columns])
-
     def window(self, start: int, stop: int) -> "Conditions":
         """The conditions of latents ``start`` … ``stop - 1``, whose first one carries the reference of the timeline.
 

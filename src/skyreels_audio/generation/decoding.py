@@ -4,34 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
 from skyreels_audio.generation.latents import latent_statistics
 
 
-class CompositeLatents:
-    """Latents of whole frames, made as they are asked for by ``[:, :, start:stop]``: a box in the reference.
-
-    A reference that ends goes on with its last latent: a still shows the same at any time.
-    """
-
-    def __init__(self, inner_BCTHW: Tensor, reference_BCTHW: Tensor, rows: slice, columns: slice) -> None:
-        self.inner_BCTHW, self.reference_BCTHW = inner_BCTHW, reference_BCTHW
-        self.box = (..., rows, columns)
-        self.shape = (*inner_BCTHW.shape[:3], *reference_BCTHW.shape[3:])
-
-    def __getitem__(self, where: tuple[slice, slice, slice]) -> Tensor:
-        shown_T = torch.arange(self.shape[2])[where[2]].clamp(max=self.reference_BCTHW.shape[2] - 1)
-        whole_BCTHW = self.reference_BCTHW[:, :, shown_T.to(self.reference_BCTHW.device)]
-        whole_BCTHW[self.box] = self.inner_BCTHW[where]
-        return whole_BCTHW
-
-
 class Scaled:
     """Latents of unit scale as the autoencoder's own, made as they are asked for by ``[:, :, start:stop]``."""
 
-    def __init__(self, latents_BCTHW: "Tensor | CompositeLatents", vae: Any) -> None:
+    def __init__(self, latents_BCTHW: Tensor, vae: Any) -> None:
         self.latents_BCTHW, self.vae = latents_BCTHW, vae
         self.shape = latents_BCTHW.shape
 
@@ -42,14 +24,13 @@ class Scaled:
 
 
 @torch.no_grad()
-def decode(latents_BCTHW: Tensor | CompositeLatents, vae: Any) -> Iterator[Tensor]:
+def decode(latents_BCTHW: Tensor, vae: Any) -> Iterator[Tensor]:
     """Normalised latents [1, C, T, H, W] → uint8 frames [H, W, 3] on the CPU, 4 (T - 1) + 1 of them.
 
     They are the frames of ``vae.decode`` on the whole, made piece by piece.
     """
     scaled: Any = Scaled(latents_BCTHW, vae)
-    wan = isinstance(vae, AutoencoderKLWan)
-    for video_BCFHW in decode_wan(vae, scaled) if wan else vae.decode_stream(scaled):
+    for video_BCFHW in decode_wan(vae, scaled):
         pixels_FHWC = video_BCFHW[0].permute(1, 2, 3, 0).float()
         yield from pixels_FHWC.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 

@@ -3,6 +3,8 @@
 F pixel frame, H W pixels, n samples.
 """
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.faces import detect_faces, portrait_crop
+from skyreels_audio.faces.align import placement
 from skyreels_audio.generation.compositing import Aligned
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.portrait import Portrait
+from skyreels_audio.generation.portrait_from_words import generate_portrait
 from skyreels_audio.generation.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PORTRAIT_COMPONENTS = ("portrait_transformer", "portrait_vae", "portrait_text_encoder")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the phase ("portrait", "encode", "sample", "decode"), what is done of it, and all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +48,9 @@ class Source:
     """The pixels that a video is made from, as the model sees them, and where they lie in a picture.
 
     Attributes:
-        frames_FHWC: uint8; of a still picture as many as a window shows, or one. None: nothing is given.
+        frames_FHWC: uint8; of a still picture one. None: nothing is given.
         known_FHW: which pixels of them stay; None: of a single frame all.
         landmarks: of the face in the first frame; None: there is none, or nobody asked.
-        portrait: the picture that the changed region goes back into; None: frames are whole.
         faces: see ``Framed``.
         aligned: the picture whose pixels a model of motion moves.
     """
@@ -49,7 +58,6 @@ class Source:
     frames_FHWC: np.ndarray | None = None
     known_FHW: np.ndarray | None = None
     landmarks: np.ndarray | None = None
-    portrait: Portrait | None = None
     faces: dict[str, Any] = field(default_factory=dict)
     aligned: Aligned | None = None
 
@@ -62,13 +70,11 @@ class Prepared:
         conditions: of the timeline, on the latent grid of whole frames.
         source: the pixels that they were made of.
         num_frames: of the video.
-        box: rows and columns of latents that are computed, the reference has the others; None: all are.
     """
 
     conditions: Conditions
     source: Source
     num_frames: int
-    box: tuple[slice, slice] | None
 
 
 def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around_face: bool = True) -> Framed:
@@ -150,3 +156,50 @@ def video_source(
         raise ValueError(f"The audio lasts {num_frames} frames but the video has {len(video)}; extend or trim one.")
     faces = detect_faces(video[0]) if settings.colour_strength > 0 else []
     return Source(video[:num_frames], known[:num_frames], faces[0].landmarks if faces else None)
+
+
+def picture_source(
+    model: Any,
+    image: np.ndarray | Image.Image | None,
+    prompt: str,
+    settings: Settings,
+    generator: torch.Generator | None,
+    report: Progress,
+) -> Source:
+    """The given picture in the frame of the video. Without one: where its pixels are to move one from words, else none.
+
+    Raises:
+        ValueError: pixels are to move, but no face is seen, or this model makes no portraits.
+    """
+    size = (settings.height, settings.width)
+    if not model.moves_pixels:
+        return Source() if image is None else _still_source(frame_picture(image, size))
+    if image is None:
+        framed = frame_picture(_portrait_from_words(model, prompt, generator, report), size)
+    else:  # it is cut only where another shape is asked for
+        framed = frame_picture(image, size, around_face=not same_shape(image, size))
+    if framed.landmarks is None:
+        raise ValueError("No face was found in the picture: give one in which a face can be seen clearly.")
+    crop = tuple(model.vae.config.size)
+    aligned = Aligned.at(framed.picture_HWC, placement(framed.landmarks, crop), crop)
+    return Source(aligned.crop_HW3[None], landmarks=framed.landmarks, aligned=aligned, faces=framed.faces)
+
+
+def _still_source(framed: Framed) -> Source:
+    """A picture that the model draws anew in every frame."""
+    if framed.landmarks is None:
+        log.warning("no face found in the picture; going on with the whole frame.")
+    elif abs(framed.faces["roll"]) > 45:
+        log.warning("the face in the picture is turned by %d°; it speaks as it lies.", framed.faces["roll"])
+    return Source(framed.picture_HWC[None], landmarks=framed.landmarks, faces=framed.faces)
+
+
+def _portrait_from_words(model: Any, prompt: str, generator: torch.Generator | None, report: Progress) -> np.ndarray:
+    """A picture, uint8 [H, W, 3], by the components that only do this."""
+    transformer, vae, text_encoder = (getattr(model, name) for name in PORTRAIT_COMPONENTS)
+    if transformer is None or vae is None or text_encoder is None:
+        raise ValueError("This checkpoint makes no portrait from words alone: give an image or a video.")
+    report("portrait", 0, 1)
+    picture_HWC = generate_portrait(prompt, transformer, vae, text_encoder, model.tokenizer, generator)
+    report("portrait", 1, 1)
+    return picture_HWC

@@ -75,7 +75,7 @@ def build_reference(
 
 def spatial_factor(vae: Any) -> int:
     """Pixels per latent pixel."""
-    return vae.config.get("scale_factor_spatial") or vae.scale_factor_spatial
+    return vae.config.scale_factor_spatial
 
 
 def latent_statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,12 +97,12 @@ def encode(pieces: Iterable[Tensor], vae: Any) -> Tensor:
 
     The first piece has 4n + 1 frames, each other one 4n. They are the latents of ``vae.encode`` on the whole.
     """
-    parts = encode_wan(vae, pieces) if isinstance(vae, AutoencoderKLWan) else encode_ours(vae, pieces)
+    parts = encode_wan(vae, pieces) if isinstance(vae, AutoencoderKLWan) else encode_motion(vae, pieces)
     return torch.cat(list(parts), dim=2)
 
 
-def encode_ours(vae: Any, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Every latent of ``CausalVideoAutoencoder`` depends on its own frames alone."""
+def encode_motion(vae: Any, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Every latent of ``MotionAutoencoder`` depends on its own frames alone."""
     for number, piece_BCFHW in enumerate(pieces):
         if number:  # one frame in front, since the first frame makes a latent of its own
             piece_BCFHW = torch.cat([piece_BCFHW[:, :, :1], piece_BCFHW], dim=2)

@@ -59,16 +59,6 @@ def fold(known_Fhw: torch.Tensor) -> torch.Tensor:
     return folded.unflatten(0, (steps, FRAMES_PER_LATENT)).transpose(0, 1).contiguous()
 
 
-def bounding_cells(unknown_HW: torch.Tensor, patch: int = 2) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around all unknown latents, on the grid of ``patch`` × ``patch`` patches."""
-
-    def span(any_N: torch.Tensor) -> slice:
-        index = any_N.nonzero()
-        return slice(int(index.min()) // patch * patch, -(-(int(index.max()) + 1) // patch) * patch)
-
-    return span(unknown_HW.any(1)), span(unknown_HW.any(0))
-
-
 def lip_weight(lips_FHW: torch.Tensor, factor: int) -> torch.Tensor:
     """Lip coverage of pixels → of latents [T, h, w], in [0, 1], by trilinear interpolation (paper, M_lip).
 

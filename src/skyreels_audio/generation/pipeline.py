@@ -1,6 +1,5 @@
 """SkyReelsAudioPipeline: a picture, a video or a sentence, plus a voice → frames of a talking video."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,46 +15,34 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
-from skyreels_audio.faces.align import placement
 from skyreels_audio.generation.colour import still_region, unify_colours
-from skyreels_audio.generation.compositing import Aligned, Compositor, at_times, scale_motion
+from skyreels_audio.generation.compositing import Compositor, at_times, scale_motion
 from skyreels_audio.generation.conditions import Conditions
-from skyreels_audio.generation.decoding import CompositeLatents, Scaled, decode
+from skyreels_audio.generation.decoding import Scaled, decode
 from skyreels_audio.generation.encoders import encode_conditions, encode_prompts, encode_reference
-from skyreels_audio.generation.guidance import Guidance, Scale
 from skyreels_audio.generation.inputs import (
-    Framed,
+    PORTRAIT_COMPONENTS,
     Prepared,
+    Progress,
     Source,
     check_audio,
-    frame_picture,
-    same_shape,
+    picture_source,
     video_source,
 )
 from skyreels_audio.generation.latents import spatial_factor
-from skyreels_audio.generation.masks import bounding_cells
-from skyreels_audio.generation.portrait import Portrait
-from skyreels_audio.generation.portrait_from_words import generate_portrait
 from skyreels_audio.generation.sampling import sample, set_timesteps, weights_hash
 from skyreels_audio.generation.settings import Settings
 from skyreels_audio.generation.step import BATCH_TOKENS, Batched, Executor, TransformerVelocity
 from skyreels_audio.media import SAMPLE_RATE
-from skyreels_audio.models import autoencoder, motion_autoencoder, portrait_autoencoder, transformer
+from skyreels_audio.models import motion_autoencoder, portrait_autoencoder, transformer
 from skyreels_audio.models.motion_autoencoder import MotionAutoencoder, unpack
 from skyreels_audio.models.rope import FRAMES_PER_LATENT, FRAMES_PER_SECOND
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 # model_index.json names our classes by their modules. diffusers looks for those among the modules that are imported,
 # and in a module for the base class that tells how to load.
-for _module in (autoencoder, motion_autoencoder, portrait_autoencoder, transformer):
+for _module in (motion_autoencoder, portrait_autoencoder, transformer):
     vars(_module).setdefault("ModelMixin", ModelMixin)
-
-log = logging.getLogger(__name__)
-
-PORTRAIT_COMPONENTS = ("portrait_transformer", "portrait_vae", "portrait_text_encoder")
-
-Progress = Callable[[str, int, int], None]
-"""Called with the phase ("portrait", "encode", "sample", "decode"), what is done of it, and all of it."""
 
 OutputType = Literal["np", "pil", "latent"]
 
@@ -89,8 +76,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     Args:
         tokenizer, text_encoder: UMT5 and its tokenizer.
         feature_extractor, audio_encoder: Whisper's encoder and its spectrogram.
-        vae: causal video autoencoder, 4 frames per latent: ``AutoencoderKLWan``, ``CausalVideoAutoencoder``, or
-            ``MotionAutoencoder``, whose latents move the pixels of a picture.
+        vae: causal video autoencoder, 4 frames per latent: ``AutoencoderKLWan``, or ``MotionAutoencoder``, whose
+            latents move the pixels of a picture.
         transformer: the velocity model.
         scheduler: any flow-matching scheduler of diffusers.
         image_encoder, image_processor: CLIP, for backbones that read its tokens.
@@ -254,14 +241,12 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             raise ValueError("This checkpoint makes pixels, not motion.")
         settings, report = self.settings(settings, **overrides), progress or (lambda phase, done, total: None)
         waveform_n = check_audio(audio)
-        num_frames = math.ceil(len(waveform_n) * settings.fps / SAMPLE_RATE - 1e-6)
-        coded_frames = math.ceil(len(waveform_n) * FRAMES_PER_SECOND / SAMPLE_RATE - 1e-6)
-        latents = math.ceil((coded_frames - 1) / FRAMES_PER_LATENT) + 1
+        num_frames, latents = self.lengths(waveform_n, settings)
         text_2SD = encode_prompts(self, prompt, negative_prompt, None, None, settings)
         nobody = Source(np.zeros((1, *self.vae.config.size, 3), np.uint8))
         timeline = self.timeline(settings)
         conditions = encode_conditions(self, nobody.frames_FHWC, None, waveform_n, text_2SD, latents, timeline)
-        prepared = Prepared(conditions, nobody, num_frames, None)
+        prepared = Prepared(conditions, nobody, num_frames)
         latents_BCTHW = self.denoise(prepared, settings, None, generator, None, report, resume)
         return self.codes(latents_BCTHW, num_frames, settings)
 
@@ -278,15 +263,12 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     ) -> Prepared:
         """What is given → what the frames are made from."""
         waveform_n = check_audio(audio)
-        num_frames = math.ceil(len(waveform_n) * settings.fps / SAMPLE_RATE - 1e-6)
-        coded_frames = math.ceil(len(waveform_n) * self.timeline(settings).fps / SAMPLE_RATE - 1e-6)
-        latents = math.ceil((coded_frames - 1) / FRAMES_PER_LATENT) + 1
+        num_frames, latents = self.lengths(waveform_n, settings)
         if video is not None or known is not None:
             source = video_source(image, video, known, num_frames, settings)
-            text_2SD = encode_prompts(self, *texts, settings)
         else:
-            text_2SD = encode_prompts(self, *texts, settings)
-            source = self.still_source(image, texts[0], text_2SD, latents, settings, generator, report)
+            source = picture_source(self, image, texts[0], settings, generator, report)
+        text_2SD = encode_prompts(self, *texts, settings)
         report("encode", 0, 1)
         conditions = encode_conditions(
             self, source.frames_FHWC, source.known_FHW, waveform_n, text_2SD, latents, self.timeline(settings)
@@ -294,91 +276,15 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         if video is not None and settings.hybrid_steps is not None:
             still, still_known = encode_reference(self, video[:1], None, min(latents, settings.window), settings)
             conditions = replace(conditions, still_BCTHW=still, still_known_B4THW=still_known)
-        unknown_HW = (conditions.known_B4THW < 1).flatten(0, 2).any(0)
-        by_region = settings.edit_region != "everything" and source.known_FHW is not None
-        box = None
-        if by_region and unknown_HW.any():  # of a single frame all is known
-            box = bounding_cells(unknown_HW, self.transformer.config.patch_size[1])
         report("encode", 1, 1)
-        return Prepared(conditions, source, num_frames, box)
+        return Prepared(conditions, source, num_frames)
 
-    def still_source(
-        self,
-        image: np.ndarray | Image.Image | None,
-        prompt: str,
-        text_2SD: Tensor,
-        latents: int,
-        settings: Settings,
-        generator: torch.Generator | None,
-        report: Progress,
-    ) -> Source:
-        """The given picture in the frame of the video; without one, where a region of it is to move, one from words."""
-        size, region = (settings.height, settings.width), settings.edit_region
-        if image is not None:
-            # A picture whose own pixels move is cut only where another shape is asked for.
-            framed = frame_picture(image, size, around_face=not (self.moves_pixels and same_shape(image, size)))
-        elif self.moves_pixels:
-            framed = frame_picture(self.generate_portrait(prompt, generator, report), size)
-        elif region == "everything":
-            return Source()
-        else:
-            framed = frame_picture(self.generate_reference(text_2SD, generator, report), size, around_face=False)
-        if self.moves_pixels:
-            return self.aligned_source(framed)
-        if framed.landmarks is None:
-            log.warning("no face found in the picture; going on with the whole frame.")
-        elif abs(framed.faces["roll"]) > 45:
-            log.warning("the face in the picture is turned by %d°; it speaks as it lies.", framed.faces["roll"])
-        if framed.landmarks is None or region == "everything":
-            return Source(framed.picture_HWC[None], landmarks=framed.landmarks, faces=framed.faces)
-        own = self.settings()  # regions were learned in one size; the picture around them may have another
-        portrait = Portrait.align(framed.picture_HWC, framed.landmarks, region, (own.height, own.width))
-        shown = FRAMES_PER_LATENT * (min(latents, settings.window) - 1) + 1
-        frames_FHWC, known_FHW = (np.repeat(x[None], shown, axis=0) for x in (portrait.aligned, ~portrait.region))
-        return Source(frames_FHWC, known_FHW, portrait.landmarks, portrait, framed.faces)
-
-    def aligned_source(self, framed: Framed) -> Source:
-        """A picture whose own pixels are to move.
-
-        Raises:
-            ValueError: it shows no face that could.
-        """
-        if framed.landmarks is None:
-            raise ValueError("No face was found in the picture: give one in which a face can be seen clearly.")
-        size = tuple(self.vae.config.size)
-        aligned = Aligned.at(framed.picture_HWC, placement(framed.landmarks, size), size)
-        return Source(aligned.crop_HW3[None], landmarks=framed.landmarks, aligned=aligned, faces=framed.faces)
-
-    def generate_portrait(self, prompt: str, generator: torch.Generator | None, report: Progress) -> np.ndarray:
-        """A picture from words, uint8 [H, W, 3], by the components that only do this.
-
-        Raises:
-            ValueError: the checkpoint has none.
-        """
-        transformer, vae, text_encoder = (getattr(self, name) for name in PORTRAIT_COMPONENTS)
-        if transformer is None or vae is None or text_encoder is None:
-            raise ValueError("This checkpoint makes no portrait from words alone: give an image or a video.")
-        report("portrait", 0, 1)
-        picture_HWC = generate_portrait(prompt, transformer, vae, text_encoder, self.tokenizer, generator)
-        report("portrait", 1, 1)
-        return picture_HWC
-
-    def generate_reference(self, text_2SD: Tensor, generator: torch.Generator | None, report: Progress) -> np.ndarray:
-        """A picture from words, uint8 [H, W, 3], of the checkpoint's size: a video of one latent and no voice."""
-        settings = self.settings()
-        silence_n = torch.zeros(SAMPLE_RATE // 10)
-        conditions = encode_conditions(self, None, None, silence_n, text_2SD, 1, settings).drop("audio")
-        set_timesteps(self.scheduler, settings.portrait_steps, self._execution_device)
-        latents_BCTHW = sample(
-            Batched(TransformerVelocity(self.transformer)),
-            self.scheduler,
-            self.noise(conditions, generator),
-            conditions,
-            Guidance(text_scale=Scale.parse(settings.portrait_guidance_scale)),
-            settings.windows,
-            progress=lambda done, total: report("portrait", done, total),
+    def lengths(self, waveform_n: Tensor, settings: Settings) -> tuple[int, int]:
+        """How many frames and how many latents a voice lasts."""
+        frames, coded_frames = (
+            math.ceil(len(waveform_n) * fps / SAMPLE_RATE - 1e-6) for fps in (settings.fps, self.timeline(settings).fps)
         )
-        return next(decode(latents_BCTHW, self.vae)).numpy()
+        return frames, math.ceil((coded_frames - 1) / FRAMES_PER_LATENT) + 1
 
     def denoise(
         self,
@@ -390,8 +296,8 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         report: Progress,
         resume: str | Path | None,
     ) -> Tensor:
-        """Noise → latents [1, C, T, H, W] of what is computed: all, or the prepared box."""
-        conditions = prepared.conditions if prepared.box is None else prepared.conditions.crop(*prepared.box)
+        """Noise → latents [1, C, T, H, W]."""
+        conditions = prepared.conditions
         noise_BCTHW = self.noise(conditions, generator, latents)
         spacing = settings.timestep_spacing
         set_timesteps(self.scheduler, settings.num_inference_steps, self._execution_device, spacing)
@@ -446,10 +352,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
             compositor = Compositor(prepared.source.aligned, self.vae, eyes=lively, head=lively)
             frames = compositor.frames(self.codes(latents_BCTHW, prepared.num_frames, settings))
         else:
-            whole: Any = latents_BCTHW
-            if prepared.box is not None:
-                whole = CompositeLatents(latents_BCTHW, prepared.conditions.reference_BCTHW, *prepared.box)
-            frames = (frame.numpy() for frame in islice(decode(whole, self.vae), prepared.num_frames))
+            frames = (frame.numpy() for frame in islice(decode(latents_BCTHW, self.vae), prepared.num_frames))
         for done, frame in enumerate(frames, start=1):
             yield frame
             report("decode", done, prepared.num_frames)
@@ -461,10 +364,10 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
         return scale_motion(at_times(codes_FN, settings.fps, num_frames, FRAMES_PER_SECOND), settings.motion)
 
     def composite(self, frames: Iterator[np.ndarray], prepared: Prepared, settings: Settings) -> Iterator[np.ndarray]:
-        """Frames with the colours of the reference, and the computed region of them back in the picture."""
+        """Frames with the colours of the reference."""
         source = prepared.source
         if source.frames_FHWC is not None and settings.colour_strength > 0:
             reference_HWC = source.frames_FHWC[0]
             region_HW = still_region(source.landmarks, reference_HWC.shape[:2])
             frames = unify_colours(frames, reference_HWC, settings.colour_strength, region_HW)
-        return frames if source.portrait is None else map(source.portrait.with_region_of, frames)
+        return frames

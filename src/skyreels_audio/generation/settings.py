@@ -6,8 +6,6 @@ from typing import Any, Literal, get_args
 from skyreels_audio.generation.guidance import OFF, Guidance, Scale
 from skyreels_audio.generation.windows import Fusion, Windows
 
-EditRegion = Literal["everything", "face", "mouth"]
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,12 +25,8 @@ class Settings:
         hybrid_steps: video editing sees the video for this many steps and then only its first frame (eq. 4); None: all.
         colour_strength: 0 … 1, how far colours are brought back to the reference's (``colour.unify_colours``).
         text_tokens: length of the encoded prompt; Wan's is 512.
-        edit_region: what of a portrait may move: "everything", or a region of ``faces.framing``, "mouth" or "face".
-            All else is then given in every frame, as in the editing of a video, and no latent beside the region is
-            computed. Words alone first make a portrait, which then speaks.
         motion: 0 … 1, how much of a portrait moves besides its mouth; 0 is the mouth alone. For models whose latents
             are motion.
-        portrait_steps, portrait_guidance_scale: denoising steps and text guidance of that portrait.
         teacache_coefficients, magcache_ratios: what step caches know of this checkpoint; None: nothing.
     """
 
@@ -53,15 +47,12 @@ class Settings:
     hybrid_steps: int | None = None
     colour_strength: float = 0.0
     text_tokens: int = 512
-    edit_region: EditRegion = "everything"
     motion: float = 1.0
-    portrait_steps: int = 24
-    portrait_guidance_scale: float | str = 3.0
     teacache_coefficients: tuple[float, ...] | None = None
     magcache_ratios: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("audio_guidance_scale", "text_guidance_scale", "portrait_guidance_scale"):
+        for name in ("audio_guidance_scale", "text_guidance_scale"):
             Scale.parse(getattr(self, name))
         object.__setattr__(self, "unconditional_drops", tuple(self.unconditional_drops))
         overlaps, drops = 2 <= self.overlap < self.window, set(self.unconditional_drops)
@@ -75,8 +66,6 @@ class Settings:
             "audio_feature_rounding": (self.audio_feature_rounding in ("ceil", "floor"), "ceil or floor"),
             "unconditional_drops": (drops <= {"text", "audio", "reference"}, "some of text, audio, reference"),
             "hybrid_steps": (self.hybrid_steps is None or self.hybrid_steps >= 0, "none or a number, not negative"),
-            "edit_region": (self.edit_region in get_args(EditRegion), "everything, face or mouth"),
-            "portrait_steps": (self.portrait_steps >= 1, "at least 1"),
             "motion": (0 <= self.motion <= 1, "between 0 and 1"),
             "colour_strength": (0 <= self.colour_strength <= 1, "between 0 and 1"),
         }

@@ -22,7 +22,6 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from skyreels_audio.models.autoencoder import DeterministicDistribution
 from skyreels_audio.models.rope import FRAMES_PER_LATENT as FRAMES
 
 # fmt: off
@@ -167,6 +166,16 @@ class MotionDecoder(nn.Module):
         return Motion(FLOW_SCALE * result[:, :2], torch.sigmoid(4 * result[:, 2:3] - 2), result[:, 3:])
 
 
+class Deterministic:
+    """What ``encode`` returns in place of a Gaussian: the motion of a picture at rest is certain."""
+
+    def __init__(self, mean: Tensor) -> None:
+        self.mean = mean
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+
 class MotionAutoencoder(ModelMixin, ConfigMixin):
     """Latents of motion, and the decoder that moves a picture by them.
 
@@ -214,7 +223,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         rest_BFN = pixels_BCFHW.new_tensor(REST).expand(count, frames, -1)
         cells = height // self.config.scale_factor_spatial, width // self.config.scale_factor_spatial
         latents = pack(rest_BFN).expand(-1, -1, -1, *cells)
-        return AutoencoderKLOutput(latent_dist=DeterministicDistribution(latents))  # type: ignore[arg-type]
+        return AutoencoderKLOutput(latent_dist=Deterministic(latents))  # type: ignore[arg-type]
 
     def read_source(self, source_B3HW: Tensor, rows: slice = slice(None)) -> list[Tensor]:
         """Features of the face's box [B, 3, H, W] (-1 to 1), or of some of its rows, for ``move``."""
