@@ -53,7 +53,7 @@ bench: .venv/development
 bench-gpu: .venv/development
 	$(BIN)/python benchmarks/gpu.py $(if $(MODEL),--model $(MODEL))
 
-# That this tree makes the videos that an older commit made, compared before the codec → docs/results/refactor.md.
+# That this tree makes the videos that OLD_COMMIT made, compared before the codec → docs/results/refactor.md.
 bench-refactor: .venv/development
 	$(BIN)/python benchmarks/refactor.py $(OLD_COMMIT)
 

@@ -30,7 +30,7 @@ from skyreels_audio.media import read_audio, read_image
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="weights/tiny")
     parser.add_argument("--dtype", default="bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32")
@@ -42,8 +42,11 @@ def main() -> None:
     parser.add_argument(
         "--fit", action="store_true", help="fit TeaCache here instead of taking the checkpoint's, or the published, fit"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    options = arguments()
     pipe = SkyReelsAudioPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
     pipe.set_progress_bar_config(disable=True)
     settings = pipe.settings()

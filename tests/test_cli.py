@@ -15,6 +15,7 @@ from skyreels_audio import cli
 from skyreels_audio.bundled import bundled
 from skyreels_audio.cli.door import read_settings
 from skyreels_audio.cli.options import parse_size
+from skyreels_audio.media import VideoWriter
 
 
 def write_voice(path: Path, seconds: float = 1, loudness: float = 0.3) -> Path:
@@ -34,7 +35,7 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     config = config | {"patch_size": [1, 2, 2]}
     (tmp_path / "model" / "transformer" / "config.json").write_text(json.dumps(config))
     (tmp_path / "model" / "vae").mkdir()
-    (tmp_path / "model" / "vae" / "config.json").write_text("{}")
+    (tmp_path / "model" / "vae" / "config.json").write_text(json.dumps({"scale_factor_spatial": 16}))
     (tmp_path / "model" / "model_index.json").write_text(json.dumps({"generation_defaults": {"fps": 20}}))
     return {
         "--image": tmp_path / "face.png",
@@ -133,6 +134,18 @@ def test_what_is_given_wrongly_is_told_in_one_sentence(
     assert len(errors) == 1 and "Traceback" not in err
     assert re.search(words, errors[0])
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_edit_by_motion_keeps_its_size(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inputs["--model"], inputs["--video"] = bundled("weights/tiny"), tmp_path / "video.mp4"
+    del inputs["--image"]
+    with VideoWriter(inputs["--video"], 64, 64, 25) as writer:
+        for _ in range(3):
+            writer.write(np.full((64, 64, 3), 99, np.uint8))
+    assert run(monkeypatch, "generate", *(word for pair in inputs.items() for word in pair), "--size", "128") == 2
+    assert "--size does not go with --video" in " ".join(capfd.readouterr().err.split())
 
 
 TOGETHER = {

@@ -154,10 +154,7 @@ def export_geometry(people: int = 2000):
     renumber[used] = np.arange(len(used))
     material_of = material_of[used]
 
-    lip = np.zeros(len(base))
-    for part in ("upperlip-volume", "lowerlip-volume", "upperlip-height", "lowerlip-height"):
-        shift = np.linalg.norm(bodies.vertices(neutral, {f"mouth-{part}-incr": 1.0}) - base, axis=1)
-        lip = np.maximum(lip, shift / shift.max())
+    lip = lip_share(bodies, neutral, base)
     cavity = np.zeros(len(base), bool)
     cavity[bodies.mouth_cavity()] = True
 
@@ -197,6 +194,15 @@ def export_geometry(people: int = 2000):
         landmark_weights_L3=np.full((468, 3), 1 / 3, np.float16),
     )
     print(f"{RIG}: {len(used)} vertices, {len(triangles)} triangles, {RIG.stat().st_size / 1e6:.1f} MB")
+
+
+def lip_share(bodies: Bodies, neutral: dict[str, float], base: np.ndarray) -> np.ndarray:
+    """How far the shape changes of the lips move a vertex, 0 to 1."""
+    lip = np.zeros(len(base))
+    for part in ("upperlip-volume", "lowerlip-volume", "upperlip-height", "lowerlip-height"):
+        shift = np.linalg.norm(bodies.vertices(neutral, {f"mouth-{part}-incr": 1.0}) - base, axis=1)
+        lip = np.maximum(lip, shift / shift.max())
+    return lip
 
 
 def red_of_lips(template_V3) -> np.ndarray:

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from skyreels_audio.bundled import bundled
 from skyreels_audio.faces import Face, FaceTracker, Track, choose, fault, lip_aperture, track_faces
 from skyreels_audio.faces.shots import CutDetector
-from skyreels_audio.faces.track import PATIENCE, REDETECT, lower_face_boxes, smooth_runs, yaw
+from skyreels_audio.faces.track import PATIENCE, REDETECT, smooth_runs, yaw
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +137,6 @@ def test_faults(face):
     turned = face.landmarks.copy()
     turned[[4], 0] += 0.9 * face.height
     assert fault(Face(face.box_xyxy, 1.0, turned)) == "turned away"
-    track = Track((face, Face(face.box_xyxy, 0.5, face.landmarks), face))
-    assert track.usable().runs == [(0, 1), (2, 3)]
 
 
 def test_yaw_sees_a_mirror(face):
@@ -168,8 +166,3 @@ def test_smoothing_calms_noise():
     noise = np.random.default_rng(0).normal(size=(200, 4))
     smooth = np.stack([value for value in smooth_runs(list(noise)) if value is not None])
     assert smooth.std() < 0.6 * noise.std()
-
-
-def test_lower_face_boxes_have_the_tracks_gaps(face):
-    boxes = lower_face_boxes(Track((face, None, face, face, face)))
-    assert [box is None for box in boxes] == [False, True, False, False, False]

@@ -201,7 +201,7 @@ def _side_step(model: Path) -> int:
     if not (isinstance(patch, list) and len(patch) == 3 and all(isinstance(side, int) and side > 0 for side in patch)):
         where = model / "transformer" / "config.json"
         raise InputError(f"{where}: patch_size must be three whole numbers, not {json.dumps(patch)}.")
-    factor = _component(model, "vae").get("scale_factor_spatial", 16)
+    factor = _component(model, "vae").get("scale_factor_spatial", 8)  # as AutoencoderKLWan has it
     if not isinstance(factor, int) or factor < 1:
         where = model / "vae" / "config.json"
         raise InputError(f"{where}: scale_factor_spatial must be a whole number, not {json.dumps(factor)}.")

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from skyreels_audio.faces.detect import iou
-from skyreels_audio.faces.landmarks import JAW_LEFT, JAW_RIGHT, NOSE_TIP, as_68, lower_face_box
+from skyreels_audio.faces.landmarks import JAW_LEFT, JAW_RIGHT, NOSE_TIP, as_68
 from skyreels_audio.faces.looks import ALIKE, look
 from skyreels_audio.faces.mesh import Face, detect_faces, follow
 from skyreels_audio.faces.shots import CutDetector
@@ -49,10 +49,6 @@ class Track:
     def area(self) -> float:
         """Sum of the face's box over time, in pixels: how much of the video it is."""
         return float(sum(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2]) for face in self.seen))
-
-    def usable(self) -> "Track":
-        """The track with a gap wherever its face cannot be edited; see :func:`fault`."""
-        return replace(self, faces=tuple(None if face is None or fault(face) else face for face in self.faces))
 
 
 class FaceTracker:
@@ -234,8 +230,3 @@ def smooth_runs(
             run = np.asarray(savgol_filter(run, length, 2, axis=0))
         out[start:stop] = list(run)
     return out
-
-
-def lower_face_boxes(track: Track) -> list[np.ndarray | None]:
-    """:func:`lower_face_box` in every frame of a track, steadied over time: float [4] xyxy, or None."""
-    return smooth_runs([None if face is None else lower_face_box(face.landmarks) for face in track.faces], track.cuts)

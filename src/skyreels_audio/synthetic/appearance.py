@@ -125,12 +125,7 @@ def sample_appearance(seed: int, identity: Identity) -> Appearance:
     child = identity.age_group == "child"
     tone = float(np.clip(3.8 * identity.african + 1.7 * identity.asian + rng.normal() * 0.8, 0, 4))
     skin = _between([t for _, t in SKIN_TONES], tone) * rng.uniform(0.92, 1.08) * (1 + 0.03 * rng.normal(size=3))
-    lips, lips_word = skin * [0.78, 0.50, 0.50] * rng.uniform(0.8, 1.05) + [0.02, 0.0, 0.005], "natural"
-    if not male and not child and rng.uniform() < 0.4:
-        hue, saturation, value = rng.uniform(-0.07, 0.04) % 1, rng.uniform(0.55, 0.9), rng.uniform(0.3, 0.8)
-        painted = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-        lips, lips_word = 0.35 * skin + 0.65 * painted**2.2, colour_word(painted)
-
+    lips, lips_word = _lips(rng, skin, may_be_painted=not male and not child)
     hair_word = _hair_word(rng, identity, tone)
     hair = np.array(HAIR_COLOURS[hair_word]) * rng.uniform(0.8, 1.25)
     style = _hair_style(rng, male, child, identity)
@@ -157,12 +152,7 @@ def sample_appearance(seed: int, identity: Identity) -> Appearance:
         curl=float(rng.uniform(0.7, 1.0) if style == "curly" else rng.uniform(0, 0.35)),
         parting=float(rng.uniform(-1, 1)),
         brow=_colour(brow),
-        brow_shape=(
-            float(rng.uniform(0.75, 1.35) if male else rng.uniform(0.5, 1.0)),
-            float(rng.uniform(0.1, 0.9) if male else rng.uniform(0.4, 1.4)),
-            float(0.0025 * rng.normal()),
-            float(rng.uniform(0.6, 0.95)),
-        ),
+        brow_shape=_brow_shape(rng, male),
         beard=beard,
         stubble=float({"none": 0.12 * male * (not child), "stubble": 0.45}.get(beard, 0.9) * rng.uniform(0.7, 1.1)),
         iris=_colour(np.array(EYE_COLOURS[iris_word]) * rng.uniform(0.8, 1.3)),
@@ -185,6 +175,24 @@ def sample_appearance(seed: int, identity: Identity) -> Appearance:
         framing=_framing(rng),
         look="realistic" if realistic else str(rng.choice(list(LOOKS)[1:])),
         seed=float(rng.uniform(0, 50)),
+    )
+
+
+def _lips(rng, skin: np.ndarray, may_be_painted: bool) -> tuple[np.ndarray, str]:
+    natural = skin * [0.78, 0.50, 0.50] * rng.uniform(0.8, 1.05) + [0.02, 0.0, 0.005]
+    if not may_be_painted or rng.uniform() >= 0.4:
+        return natural, "natural"
+    hue, saturation, value = rng.uniform(-0.07, 0.04) % 1, rng.uniform(0.55, 0.9), rng.uniform(0.3, 0.8)
+    painted = np.array(colorsys.hsv_to_rgb(hue, saturation, value))
+    return 0.35 * skin + 0.65 * painted**2.2, colour_word(painted)
+
+
+def _brow_shape(rng, male: bool) -> tuple[float, float, float, float]:
+    return (
+        float(rng.uniform(0.75, 1.35) if male else rng.uniform(0.5, 1.0)),
+        float(rng.uniform(0.1, 0.9) if male else rng.uniform(0.4, 1.4)),
+        float(0.0025 * rng.normal()),
+        float(rng.uniform(0.6, 0.95)),
     )
 
 
