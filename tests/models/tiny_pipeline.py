@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -22,9 +21,6 @@ from transformers import (
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.models.audio_features import AudioEncoder
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
-
-hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a bug
-hypothesis.settings.load_profile("no deadline")
 
 DEFAULTS = {"height": 32, "width": 32, "num_inference_steps": 2, "window": 5, "overlap": 2}
 
