@@ -13,6 +13,7 @@ import sys
 import websockets
 
 RATE = 16_000
+REST = 1.0  # seconds of video after the last word
 
 
 async def speak(socket: websockets.ClientConnection, line: str) -> float:
@@ -30,22 +31,30 @@ async def speak(socket: websockets.ClientConnection, line: str) -> float:
     return sent / 2 / RATE
 
 
+async def keep(socket: websockets.ClientConnection, path: str, speaking: asyncio.Task[float]) -> None:
+    """Write the video until all of the voice is spoken and the face has come to rest."""
+    end = None
+    with open(path, "wb") as file:
+        async for data in socket:
+            if isinstance(data, bytes):
+                file.write(data)
+                continue
+            said = json.loads(data)
+            if end is None and speaking.done() and said["spoken"] > speaking.result() - 0.02:
+                end = said["seconds"] + REST
+            if end is not None and said["seconds"] >= end:
+                return
+
+
 async def main(path: str, address: str) -> None:
     async with websockets.connect(address, max_size=None) as socket:
         await socket.send(json.dumps({}))  # the example portrait; {"picture": …, "consent": true} for an upload
         print(await socket.recv(), file=sys.stderr)
 
-        async def keep() -> None:
-            with open(path, "wb") as file:
-                async for data in socket:
-                    if isinstance(data, bytes):
-                        file.write(data)
+        async def lines() -> float:
+            return sum([await speak(socket, line) for line in sys.stdin])
 
-        keeping = asyncio.create_task(keep())
-        for line in sys.stdin:
-            await asyncio.sleep(await speak(socket, line))
-        await asyncio.sleep(2)
-        keeping.cancel()
+        await keep(socket, path, asyncio.create_task(lines()))
 
 
 if __name__ == "__main__":

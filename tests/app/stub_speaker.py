@@ -1,23 +1,28 @@
 """A live speaker whose frames are as bright as the voice is loud."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from skyreels_audio.app.live import HOP, SAMPLES
 
 SIDE = 128
+DARK = 20
 
 
 class StubSpeaker:
     def __init__(self, model: str = "", device: str = "", picture: np.ndarray | None = None) -> None:
-        self.rest = np.full((SIDE, SIDE, 3), 20, np.uint8)
-        self.forgotten = 0
+        self.size = SIDE, SIDE
+        self.bright = DARK
 
-    def frames_for(self, voice_n: np.ndarray, ahead_n: np.ndarray) -> list[np.ndarray]:
+    def speak(self, voice_n: np.ndarray, ahead_n: np.ndarray) -> Sequence[int]:
         assert len(voice_n) == HOP * SAMPLES
-        return [
-            np.full_like(self.rest, 20 + round(200 * min(1.0, float(np.abs(part).max()))))
-            for part in np.split(voice_n, HOP)
-        ]
+        return [DARK + round(200 * min(1.0, float(np.abs(part).max()))) for part in np.split(voice_n, HOP)]
 
-    def forget(self) -> None:
-        self.forgotten += 1
+    def idle(self, count: int, waiting: bool) -> Sequence[int]:
+        return [self.bright if waiting else DARK] * count
+
+    def show(self, poses: Sequence[int], sound_n: np.ndarray) -> Sequence[np.ndarray]:
+        assert len(sound_n) == len(poses) * SAMPLES
+        self.bright = poses[-1]
+        return [np.full((SIDE, SIDE, 3), bright, np.uint8) for bright in poses]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stub_speaker import StubSpeaker
 
-from skyreels_audio.app.live import AHEAD, FPS, HOP, IDLE, LATE, LEAD, PAUSE, SAMPLES, Session
+from skyreels_audio.app.live import AHEAD, FPS, HOP, LATE, LEAD, PAUSE, SAMPLES, STEP, Session, Speaker
 from skyreels_audio.media import SAMPLE_RATE, probe_video, read_audio, read_video
 
 TONE_n = (0.8 * np.sin(2 * np.pi * 200 * np.arange(SAMPLE_RATE * 4) / SAMPLE_RATE)).astype(np.float32)
@@ -15,9 +15,9 @@ TONE_n = (0.8 * np.sin(2 * np.pi * 200 * np.arange(SAMPLE_RATE * 4) / SAMPLE_RAT
 class Run:
     """A session whose steps take no time."""
 
-    def __init__(self) -> None:
+    def __init__(self, speaker: Speaker | None = None) -> None:
         self.now, self.data = 0.0, b""
-        self.speaker = StubSpeaker()
+        self.speaker = speaker or StubSpeaker()
         self.session = Session(self.speaker, self.take, lambda: self.now)
 
     def take(self, data: bytes) -> None:
@@ -58,7 +58,7 @@ def test_the_first_frame_of_speech_comes_soon_after_half_a_second_of_it(tmp_path
         run.until(begin)
         run.session.receive(TONE_n[: SAMPLE_RATE // 2])
         frames = run.session.frames
-        run.until(begin + IDLE / FPS + 0.001)
+        run.until(begin + STEP / FPS + 0.001)
         assert run.session.speaking and run.session.frames > frames
 
 
@@ -70,21 +70,22 @@ def test_sound_that_comes_in_pieces_is_the_same(tmp_path: Path) -> None:
     run.until(6.0)
     _, sound_n = run.shown(tmp_path)
     loud = np.flatnonzero(np.abs(sound_n) > 0.01)
-    assert (loud[-1] - loud[0]) / SAMPLE_RATE < 4.0 + 2 * IDLE / FPS  # it may wait once for what comes in late
+    assert (loud[-1] - loud[0]) / SAMPLE_RATE < 4.0 + 2 * STEP / FPS  # it may wait once for what comes in late
     assert np.square(sound_n).sum() == pytest.approx(np.square(TONE_n).sum(), rel=1e-3)  # and loses nothing
 
 
-def test_an_interruption_silences_within_a_fifth_of_a_second(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", np.arange(1.0, 1.4, 0.05))
+def test_an_interruption_silences_within_a_fifth_of_a_second(tmp_path: Path, when: float) -> None:
     run = Run()
     run.session.receive(TONE_n)
-    run.until(1.0)
+    run.until(when)
     run.session.interrupt()
     made = run.session.frames
-    run.until(1.0 + 0.2)
-    assert run.speaker.forgotten and made / FPS <= 1.0 + LEAD + HOP / FPS
+    assert made / FPS <= when + 0.2 + 1e-9  # what was sent is shown to its end
     run.until(3.0)
     bright_F, sound_n = run.shown(tmp_path)
-    assert np.abs(sound_n[made * SAMPLES :]).max() < 1e-3 and (bright_F[made + 2 * IDLE :] < 60).all()
+    assert np.abs(sound_n[: made * SAMPLES]).max() > 0.5 and np.abs(sound_n[made * SAMPLES :]).max() < 1e-3
+    assert (bright_F[made:] < 60).all()
 
 
 def test_a_short_word_is_spoken_after_a_pause() -> None:
@@ -100,3 +101,27 @@ def test_a_slow_machine_goes_on_from_where_it_is() -> None:
     run.now += 5.0  # a step took that long
     run.session.step()
     assert run.session.late == pytest.approx(5.0, abs=LATE) and run.session.due > -LATE
+
+
+def test_the_portrait_speaks_with_the_voice_and_lives_on_without_it() -> None:
+    from skyreels_audio.app.live_speaker import PipelineSpeaker
+    from skyreels_audio.bundled import bundled
+    from skyreels_audio.media import read_image
+    from skyreels_audio.models.motion_autoencoder import CHANNELS
+
+    picture = read_image(bundled("examples/portrait.png"), 256)
+    speaker = PipelineSpeaker(str(bundled("weights/tiny")), "cpu", picture)
+    jaw, blink = CHANNELS.index("jawOpen"), CHANNELS.index("eyeBlink")
+    run = Run(speaker)
+    run.until(1.0)
+    assert speaker.past_FN[:, jaw].abs().max() < 0.1
+    run.session.receive(read_audio(bundled("examples/voice.wav"))[: 2 * SAMPLE_RATE])
+    run.until(2.5)
+    spoken_F = speaker.past_FN[:, jaw].clone()
+    assert spoken_F.max() > 0.2 and spoken_F.std() > 0.05
+    run.until(4.5)
+    silent_F = speaker.past_FN[-FPS:]
+    assert silent_F[:, jaw].max() < 0.1 and silent_F.diff(dim=0).abs().amax() > 1e-3
+    assert speaker.idle_FN[:, blink].max() > 0.5
+    one, other = speaker.show(speaker.idle(2, waiting=False), np.zeros(2 * SAMPLES, np.float32))
+    assert one.shape == (*speaker.size, 3) and one.dtype == np.uint8 and (one != other).any()

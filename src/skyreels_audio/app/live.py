@@ -8,44 +8,46 @@ and what was not yet spoken can be dropped at any time.
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from skyreels_audio.media import SAMPLE_RATE, read_image
+from skyreels_audio.media import SAMPLE_RATE, InputError, read_image
 from skyreels_audio.media.fragments import MIME, FragmentWriter
 
 FPS = 25
 SAMPLES = SAMPLE_RATE // FPS  # of sound while a frame is shown
-HOP = 8  # frames that are made at once
+HOP = 8  # frames whose poses are made at once
 AHEAD = 4  # frames of voice beyond them that are heard first: the look-ahead
-IDLE = 2  # frames that are made at once while nobody speaks
+STEP = 2  # frames that are shown at once
 LEAD = 0.12  # seconds by which frames leave before they are due
 PAUSE = 0.3  # seconds without sound after which what is left is spoken
 MOST_SECONDS = 120
 LATE = 0.5  # seconds behind the clock at which it is set back
-SWAY = 0.004  # of the picture's side: how far an idle head moves
 
 
 class Speaker(Protocol):
-    """Who makes the frames of one portrait: uint8 [H, W, 3], even sides, ``FPS`` a second."""
+    """Who makes the frames of one portrait, ``FPS`` a second. A pose is what a frame shows, before it is drawn."""
 
-    rest: np.ndarray
-    """The portrait with its mouth at rest."""
+    size: tuple[int, int]
+    """Height and width of the frames, even."""
 
-    def frames_for(self, voice_n: np.ndarray, ahead_n: np.ndarray) -> list[np.ndarray]:
-        """The frames of ``HOP * SAMPLES`` of voice that follow on what was heard so far.
+    def speak(self, voice_n: np.ndarray, ahead_n: np.ndarray) -> Sequence[Any]:
+        """The next ``HOP`` poses, of ``HOP * SAMPLES`` of voice.
 
         ``ahead_n`` are the ``AHEAD * SAMPLES`` that come next; they are heard again in the next call.
         """
         ...
 
-    def forget(self) -> None:
-        """What was heard so far is over: a pause, or an interruption."""
+    def idle(self, count: int, waiting: bool) -> Sequence[Any]:
+        """The next poses, in which nobody speaks; ``waiting`` for a voice that comes in late the mouth stays."""
+        ...
+
+    def show(self, poses: Sequence[Any], sound_n: np.ndarray) -> Sequence[np.ndarray]:
+        """Their frames, uint8 [H, W, 3]; what follows goes on from them and their sound."""
         ...
 
 
@@ -56,11 +58,12 @@ class Session:
         self, speaker: Speaker, send: Callable[[bytes], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.speaker, self.send, self.clock = speaker, send, clock
-        height, width = speaker.rest.shape[:2]
+        height, width = speaker.size
         self.writer = FragmentWriter(width, height, FPS, SAMPLE_RATE)
         self.voice_n = np.zeros(0, np.float32)
         self.heard, self.started, self.frames = -np.inf, clock(), 0
-        self.shown, self.speaking, self.late = speaker.rest, False, 0.0
+        self.coming: list[tuple[Any, np.ndarray]] = []  # poses and their sound, not yet shown
+        self.speaking, self.late, self.spoken = False, 0.0, 0.0
 
     @property
     def due(self) -> float:
@@ -73,57 +76,38 @@ class Session:
         self.heard = self.clock()
 
     def interrupt(self) -> None:
-        """Drop what was not yet spoken."""
-        self.voice_n = self.voice_n[:0]
-        self.speaker.forget()
-        self.speaking = False
+        """Drop what was not yet shown."""
+        self.voice_n, self.coming, self.speaking = self.voice_n[:0], [], False
 
     def step(self) -> None:
         """Make and send the frames that are due."""
         if -self.due > LATE:  # this machine does not keep up: go on from here
             self.late -= self.due
             self.started = self.clock() + LEAD - self.frames / FPS
+        if not self.coming:
+            self._plan()
+        shown, self.coming = self.coming[:STEP], self.coming[STEP:]
+        poses, sounds = zip(*shown, strict=True)
+        data = b""
+        for frame, sound_n in zip(self.speaker.show(poses, np.concatenate(sounds)), sounds, strict=True):
+            data += self.writer.add(frame, sound_n)
+        self.frames += len(shown)
+        self.send(data)
+
+    def _plan(self) -> None:
+        """The poses that come next."""
         wanted = (HOP + AHEAD) * SAMPLES
         over = self.clock() - self.heard > PAUSE
         if len(self.voice_n) >= wanted or (len(self.voice_n) and over):
             heard_n = np.pad(self.voice_n[:wanted], (0, max(0, wanted - len(self.voice_n))))
+            self.spoken += min(len(self.voice_n), HOP * SAMPLES) / SAMPLE_RATE
             self.voice_n = self.voice_n[HOP * SAMPLES :]
             voice_n, ahead_n = np.split(heard_n, [HOP * SAMPLES])
-            self._show(self.speaker.frames_for(voice_n, ahead_n), voice_n)
-            self.speaking = True
+            poses, self.speaking = self.speaker.speak(voice_n, ahead_n), True
         else:
-            if self.speaking and over:
-                self.speaker.forget()
-                self.speaking = False
-            # The mouth closes within a few frames, and stays as it is when the voice only comes in late.
-            towards = self.shown if self.speaking else self.speaker.rest
-            shown = [mix(self.shown, towards, (index + 1) / (2 * IDLE)) for index in range(IDLE)]
-            self._show(shown, np.zeros(IDLE * SAMPLES, np.float32))
-
-    def _show(self, frames: list[np.ndarray], sound_n: np.ndarray) -> None:
-        data = b""
-        for frame, part_n in zip(frames, np.split(sound_n, len(frames)), strict=True):
-            data += self.writer.add(sway(frame, self.frames / FPS), part_n)
-            self.frames += 1
-        self.shown = frames[-1]
-        self.send(data)
-
-
-def mix(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """``share`` of the other picture, the rest of the one."""
-    if one is other:
-        return one
-    return np.round(one + share * (other.astype(np.float32) - one)).clip(0, 255).astype(np.uint8)
-
-
-def sway(frame: np.ndarray, seconds: float) -> np.ndarray:
-    """The picture moved as a breathing head moves, slowly and by fractions of a pixel; no border comes into sight."""
-    height, width = frame.shape[:2]
-    x, y = (SWAY * width * np.sin(seconds / 1.7), SWAY * height * np.sin(seconds / 1.1 + 1))
-    zoom = 1 - 2 * SWAY
-    map_ = (zoom, 0, (1 - zoom) * width / 2 + x, 0, zoom, (1 - zoom) * height / 2 + y)
-    moved = Image.fromarray(frame).transform((width, height), Image.Transform.AFFINE, map_, Image.Resampling.BICUBIC)
-    return np.asarray(moved)
+            self.speaking = self.speaking and not over
+            voice_n, poses = np.zeros(STEP * SAMPLES, np.float32), self.speaker.idle(STEP, self.speaking)
+        self.coming = list(zip(poses, np.split(voice_n, len(poses)), strict=True))
 
 
 def main() -> None:
@@ -136,7 +120,11 @@ def main() -> None:
         out.write(message(kind, data))
         out.flush()
 
-    speaker = getattr(import_module(module), name)(given["model"], given["device"], read_image(Path(given["picture"])))
+    make_speaker = getattr(import_module(module), name)
+    try:
+        speaker = make_speaker(given["model"], given["device"], read_image(Path(given["picture"])))
+    except InputError as error:
+        return send(b"e", json.dumps({"error": str(error)}).encode())
     session = Session(speaker, lambda data: send(b"v", data))
     send(b"r", json.dumps({"mime": MIME, "look_ahead": AHEAD / FPS, "fps": FPS, "rate": SAMPLE_RATE}).encode())
     serve(session, send)
@@ -163,7 +151,8 @@ def serve(session: Session, send: Callable[[bytes, bytes], None]) -> None:
             session.step()
         if session.frames - told >= FPS:
             told = session.frames
-            send(b"s", json.dumps({"seconds": told / FPS, "late": round(session.late, 2)}).encode())
+            how = {"seconds": told / FPS, "late": session.late, "spoken": session.spoken}
+            send(b"s", json.dumps({name: round(value, 2) for name, value in how.items()}).encode())
 
 
 def message(kind: bytes, data: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 The visitor sends {"picture": path of an upload, "consent": true} once, then sound as binary messages (16-bit little-
 endian samples, mono, 16 kHz) and {"interrupt": true}; the server answers {"mime": …, "look_ahead": …} once, then the
-video as binary messages, and {"seconds": …, "late": …} once a second.
+video as binary messages, and {"seconds": …, "late": …, "spoken": …} once a second: how long the video is, how far it
+fell behind the clock, and how much of the voice it has spoken.
 """
 
 import asyncio

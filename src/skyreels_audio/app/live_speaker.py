@@ -1,73 +1,129 @@
-"""The pipeline as a live speaker: short windows that meet as those of long videos do (Algorithm 1, in pixels).
+"""The pipeline as a live speaker: codes of motion in windows that go on from what was shown, moving one picture.
 
-A window of five latents holds, in frames: the pinned reference and one latent of what was said before; two latents that
-are new (``live.HOP``); one latent of look-ahead (``live.AHEAD``), which fades into the window that follows.
+A window holds, in latents of four frames: the pinned reference; what was shown before, known to every denoising step;
+what is new (``live.HOP``); and the look-ahead (``live.AHEAD``), which is made again by the next window.
 """
 
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import WhisperConfig
 
 from skyreels_audio import SkyReelsAudioPipeline
-from skyreels_audio.app.live import AHEAD, FPS, HOP, SAMPLES, mix
+from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
+from skyreels_audio.app.live import AHEAD, FPS, HOP, SAMPLES
+from skyreels_audio.generation.compositing import Compositor
 from skyreels_audio.generation.encoders import encode_conditions, encode_prompts
-from skyreels_audio.models.rope import FRAMES_PER_LATENT
+from skyreels_audio.generation.inputs import PORTRAIT_COMPONENTS, Prepared, Source, picture_source
+from skyreels_audio.generation.latents import normalise
+from skyreels_audio.media import SAMPLE_RATE, InputError
+from skyreels_audio.models.audio_features import AudioEncoder
+from skyreels_audio.models.motion_autoencoder import REST, pack
+from skyreels_audio.models.rope import FRAMES_PER_LATENT, TOKENS_PER_SECOND
 
-PAST = 1 + FRAMES_PER_LATENT  # frames
-WINDOW = PAST + HOP + AHEAD
-LATENTS = (WINDOW - 1) // FRAMES_PER_LATENT + 1
+WINDOW = 13  # latents
+FRAMES = FRAMES_PER_LATENT * (WINDOW - 1) + 1
+PAST = FRAMES - HOP - AHEAD  # frames
+STEPS = 4
+SIDE = 512  # pixels: a larger picture costs more to move and to encode than it shows on a page
+IDLE_SECONDS = 12
+CLOSING = 0.4  # of the way from what is shown to the idle face, in every frame
 
 
 class PipelineSpeaker:
-    """See ``live.Speaker``. The picture and the empty prompt are encoded once."""
+    """See ``live.Speaker``. Raises InputError where the checkpoint makes pixels, or the picture shows no face."""
 
     def __init__(self, model: str, device: str, picture: np.ndarray) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.pipe: Any = SkyReelsAudioPipeline.from_pretrained(model).to(device)
-        self.settings = self.pipe.settings(fps=FPS, colour_strength=0.0)
-        self.past_n = np.zeros(PAST * SAMPLES, np.float32)
-        self.fading: list[np.ndarray] = []
-        silence = torch.zeros(WINDOW * SAMPLES)
-        nothing = "", "", None, None
-        with torch.no_grad():
-            self.text_2SD = encode_prompts(self.pipe, *nothing, self.settings)
-            given = None, None, self.settings, None, quiet
-            self.prepared = self.pipe.prepare(picture, silence, nothing, *given)
-        self.rest = self.window(silence.numpy())[-1]
+        loading = {"dtype": torch.float32, **dict.fromkeys(PORTRAIT_COMPONENTS)}
+        self.pipe: Any = SkyReelsAudioPipeline.from_pretrained(model, **loading).to(device)
+        if not self.pipe.moves_pixels:
+            raise InputError("A live face needs a checkpoint whose latents are motion, as weights/tiny is.")
+        height, width = self.size = live_size(picture)
+        how = {"height": height, "width": width, "fps": FPS, "num_inference_steps": STEPS}
+        self.settings = self.pipe.settings(window=WINDOW, **how)
+        try:
+            source = picture_source(self.pipe, picture, "", self.settings, None, quiet)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        assert source.aligned is not None
+        self.compositor = Compositor(source.aligned, self.pipe.vae)
+        self.text_2SD = encode_prompts(self.pipe, "", "", None, None, self.settings)
+        silence_n = np.zeros(IDLE_SECONDS * SAMPLE_RATE, np.float32)
+        self.generator = torch.Generator("cpu").manual_seed(0)
+        self.idle_FN = self.pipe.generate_motion(silence_n, generator=self.generator, **how)
+        self.pipe.audio_encoder = shortened(self.pipe.audio_encoder, FRAMES * TOKENS_PER_SECOND // FPS)
+        self.noise = torch.randn(1, self.pipe.vae.config.z_dim, WINDOW, 1, 1, generator=self.generator)
+        self.past_FN = torch.tensor(REST).expand(PAST, -1)
+        self.heard_n = np.zeros(PAST * SAMPLES, np.float32)
+        self.idled = 0
 
-    def frames_for(self, voice_n: np.ndarray, ahead_n: np.ndarray) -> list[np.ndarray]:
-        frames = self.window(np.concatenate([self.past_n, voice_n, ahead_n]))
-        new = frames[:HOP]
-        for index, old in enumerate(self.fading):
-            new[index] = mix(old, new[index], (index + 1) / (len(self.fading) + 1))
-        self.fading = frames[HOP:]
-        self.past_n = np.concatenate([self.past_n, voice_n])[-PAST * SAMPLES :]
-        return new
+    def speak(self, voice_n: np.ndarray, ahead_n: np.ndarray) -> Sequence[Tensor]:
+        return list(self.window(np.concatenate([self.heard_n, voice_n, ahead_n]))[PAST : PAST + HOP])
 
-    def forget(self) -> None:
-        self.past_n[:] = 0
-        self.fading = []
+    def idle(self, count: int, waiting: bool) -> Sequence[Tensor]:
+        code_N, codes = self.past_FN[-1], []
+        for _ in range(count):
+            if not waiting:
+                code_N = torch.lerp(code_N, self._silent(), CLOSING)
+                self.idled += 1
+            codes.append(code_N)
+        return codes
+
+    def show(self, poses: Sequence[Tensor], sound_n: np.ndarray) -> Sequence[np.ndarray]:
+        self.past_FN = torch.cat([self.past_FN, torch.stack(list(poses))])[-PAST:]
+        self.heard_n = np.concatenate([self.heard_n, sound_n])[-PAST * SAMPLES :]
+        return list(self.compositor.frames(poses))
+
+    def _silent(self) -> Tensor:
+        """The next code of a face that nobody lets speak, there and back again."""
+        last = len(self.idle_FN) - 1
+        return self.idle_FN[last - abs(last - self.idled % (2 * last))]
 
     @torch.no_grad()
-    def window(self, waveform_n: np.ndarray) -> list[np.ndarray]:
-        """The frames after ``PAST`` for ``WINDOW`` frames of voice, always from the same noise."""
-        voice = torch.from_numpy(waveform_n.astype(np.float32))
-        heard = encode_conditions(self.pipe, None, None, voice, self.text_2SD, LATENTS, self.settings)
-        conditions = replace(
-            self.prepared.conditions,
-            audio_BAD=heard.audio_BAD,
-            audio_positions_A=heard.audio_positions_A,
-            voice_activity_T=heard.voice_activity_T,
-        )
-        prepared = replace(self.prepared, conditions=conditions)
-        noise = torch.Generator("cpu").manual_seed(0)
-        latents = self.pipe.denoise(prepared, self.settings, None, noise, None, quiet, None)
-        frames = islice(self.pipe.decode(latents, prepared, quiet), PAST, None)
-        return list(self.pipe.composite(frames, prepared, self.settings))
+    def window(self, waveform_n: np.ndarray) -> Tensor:
+        """Codes [FRAMES, N] of ``FRAMES`` frames of voice, whose first ``PAST`` are those that were shown."""
+        hop = HOP // FRAMES_PER_LATENT
+        fresh = torch.randn(self.noise[:, :, :hop].shape, generator=self.generator)
+        self.noise = torch.cat([self.noise[:, :, hop:], fresh], 2)
+        known = normalise(pack(self.past_FN[None]), self.pipe.vae)
+        nobody = Source(np.zeros((1, *self.pipe.vae.config.size, 3), np.uint8))
+        voice = torch.from_numpy(waveform_n)
+        given = self.text_2SD, WINDOW, self.settings
+        conditions = encode_conditions(self.pipe, nobody.frames_FHWC, None, voice, *given)
+
+        def keep_known(pipe: Any, step: int, t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+            """What was shown, with as much noise as the other latents have after this step."""
+            sigma = pipe.scheduler.sigmas[step + 1]
+            part = slice(1, known.shape[2])
+            state["latents"][:, :, part] = torch.lerp(known, self.noise[:, :, : known.shape[2]], sigma)[:, :, 1:]
+            return state
+
+        with accelerated(self.pipe, Acceleration(), self.settings):
+            prepared = Prepared(conditions, nobody, FRAMES)
+            noise = self.noise.clone()
+            latents_BCTHW = self.pipe.denoise(prepared, self.settings, noise, None, keep_known, quiet, None)
+        return self.pipe.codes(latents_BCTHW, FRAMES, self.settings)
+
+
+def shortened(encoder: Any, tokens: int) -> AudioEncoder:
+    """A copy of Whisper's encoder that reads so many tokens at a time instead of 30 s, which are mostly padding."""
+    short = AudioEncoder(WhisperConfig(**encoder.config.to_dict() | {"max_source_positions": tokens}))
+    weights = encoder.state_dict()
+    weights["embed_positions.weight"] = weights["embed_positions.weight"][:tokens]
+    short.load_state_dict(weights)
+    return short.to(encoder.device, encoder.dtype).eval()
+
+
+def live_size(picture: np.ndarray) -> tuple[int, int]:
+    """Height and width, even, of the picture within ``SIDE`` × ``SIDE`` pixels."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, SIDE / (height * width) ** 0.5) / 2
+    return 2 * round(height * scale), 2 * round(width * scale)
 
 
 def quiet(phase: str, done: int, total: int) -> None:
