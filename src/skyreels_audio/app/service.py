@@ -36,6 +36,7 @@ class Service:
 
     def start(self) -> None:
         self.watch.start()
+        sandbox.SANDBOX.start()
         self.tidying.start()
 
     def close(self) -> None:
