@@ -85,7 +85,7 @@ def options() -> dict[str, Any]:
     """Inputs that both ways share; ranges are those of ``render.Request``."""
     return {
         "preset": (list(PRESETS), {"default": "good"}),
-        "motion": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.1}),
+        "motion": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.1}),
         "seed": ("INT", {"default": 0, "min": 0, "max": 2**31 - 1}),
     }
 

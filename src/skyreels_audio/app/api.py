@@ -12,10 +12,10 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Response, UploadFile
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from skyreels_audio.app.jobs import Job, State
-from skyreels_audio.app.render import FACE, Extend, Preset, Request
+from skyreels_audio.app.jobs import Job, Status
+from skyreels_audio.app.render import FACE, Request
 from skyreels_audio.app.service import Service
 from skyreels_audio.app.speech import MOST_CHARACTERS, speakers
 from skyreels_audio.app.uploads import Kind
@@ -24,21 +24,15 @@ EVENT_EVERY = 0.25  # seconds between looks at a job whose events are followed
 STILL_THERE = 15.0  # seconds after which an event stream says that it lives
 
 
-class JobStatus(BaseModel):
-    """Where a job stands."""
+class Submission(Request):
+    """What a video is made of, files and fields of one form."""
 
-    id: str
-    state: State
-    created: float
-    position: int | None = None
-    phase: str | None = None
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None
-    message: str | None = None
-    attempt: int = 1
-    request: dict[str, Any] = {}
-    video: dict[str, Any] | None = None
+    picture: UploadFile | None = Field(default=None, description="Portrait.")
+    video: UploadFile | None = Field(default=None, description="Video whose speaker shall speak with the voice.")
+    voice: UploadFile | None = Field(default=None, description="The voice: a sound file, or a video's sound.")
+    text: str = Field(default="", max_length=MOST_CHARACTERS, description="Instead of a voice: a text to speak.")
+    speaker: str | None = Field(default=None, description="Who speaks the text; see /api/server.")
+    consent: bool = Field(default=False, description="The people shown and heard agree, or do not exist.")
 
 
 class Problem(BaseModel):
@@ -93,48 +87,20 @@ async def received(service: Service, owner: str, file: UploadFile, kind: Kind) -
     return (await service.uploads.receive(owner, chunks(), (kind,))).path
 
 
-@router.post("/jobs", status_code=202, response_model=JobStatus, summary="Submit a video to be made")
-async def submit(
-    service: Serving,
-    owner: Owner,
-    picture: Annotated[UploadFile | None, File(description="Portrait.")] = None,
-    video: Annotated[UploadFile | None, File(description="Video whose speaker shall speak with the voice.")] = None,
-    voice: Annotated[UploadFile | None, File(description="The voice: a sound file, or a video's sound.")] = None,
-    text: Annotated[str, Form(max_length=MOST_CHARACTERS, description="Instead of a voice: a text to speak.")] = "",
-    speaker: Annotated[str | None, Form(description="Who speaks the text; see /api/server.")] = None,
-    consent: Annotated[bool, Form(description="The people shown and heard agree, or do not exist.")] = False,
-    prompt: Annotated[str, Form(max_length=1000)] = "",
-    negative_prompt: Annotated[str, Form(max_length=1000)] = "",
-    preset: Annotated[Preset, Form()] = "good",
-    seed: Annotated[int, Form(ge=0, le=2**31 - 1)] = 0,
-    motion: Annotated[float, Form(ge=0, le=2)] = 1.0,
-    expression: Annotated[float, Form(ge=1, le=10)] = 1.0,
-    steps: Annotated[int | None, Form(ge=1, le=100)] = None,
-    face: Annotated[str, Form(pattern=FACE)] = "largest",
-    extend: Annotated[Extend, Form()] = "ping-pong",
-) -> JSONResponse:
+@router.post("/jobs", status_code=202, response_model=Status, summary="Submit a video to be made")
+async def submit(service: Serving, owner: Owner, given: Annotated[Submission, File()]) -> JSONResponse:
     """A picture, a video, or only a prompt; and a voice, or a text to speak. 202 and the job; follow its events."""
-    request = Request(
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        preset=preset,
-        seed=seed,
-        motion=motion,
-        expression=expression,
-        steps=steps,
-        face=face,
-        extend=extend,
-    )
-    given: tuple[tuple[UploadFile | None, Kind], ...] = ((picture, "picture"), (video, "video"), (voice, "voice"))
+    kinds: tuple[Kind, ...] = ("picture", "video", "voice")
     files: list[Path] = []
     try:
-        for file, kind in given:
-            if file is not None:
+        for kind in kinds:
+            if (file := getattr(given, kind)) is not None:
                 files.append(await received(service, owner, file, kind))
-        if voice is None and text:
-            who = speaker or next(iter(speakers()), "")
-            files.append((await anyio.to_thread.run_sync(service.speech, owner, text, who)).path)
-        job = await anyio.to_thread.run_sync(service.submit, owner, request, files, consent)
+        if given.voice is None and given.text:
+            who = given.speaker or next(iter(speakers()), "")
+            files.append((await anyio.to_thread.run_sync(service.speech, owner, given.text, who)).path)
+        request = Request(**given.model_dump(include=set(Request.model_fields)))
+        job = await anyio.to_thread.run_sync(service.submit, owner, request, files, given.consent)
     finally:  # the job has its own copies
         for path in files:
             service.uploads.drop(path)
@@ -161,12 +127,12 @@ async def look(
         service.uploads.drop(path)
 
 
-@router.get("/jobs", response_model=list[JobStatus], summary="One's own jobs, newest first")
+@router.get("/jobs", response_model=list[Status], summary="One's own jobs, newest first")
 def list_jobs(service: Serving, owner: Owner) -> JSONResponse:
     return JSONResponse([asdict(service.jobs.status(job)) for job in service.jobs.owned(owner)])
 
 
-@router.get("/jobs/{id}", response_model=JobStatus, summary="Where a job stands")
+@router.get("/jobs/{id}", response_model=Status, summary="Where a job stands")
 async def job_status(service: Serving, job: Its) -> JSONResponse:
     return JSONResponse(asdict(service.jobs.status(job)))
 
@@ -226,7 +192,7 @@ def job_source(
     return stored(service, job.id, name, kinds.get(Path(name).suffix, "video/mp4"), request, None)
 
 
-@router.delete("/jobs/{id}", summary="Cancel a job; delete an ended one", response_model=JobStatus)
+@router.delete("/jobs/{id}", summary="Cancel a job; delete an ended one", response_model=Status)
 def cancel(service: Serving, job: Its) -> JSONResponse:
     """A waiting job ends at once, a running one within a step. Asked again, the ended job and its files are deleted."""
     before = service.jobs.status(job)

@@ -1,6 +1,7 @@
 """The page, in Gradio: what a person gives on one side, what comes of it on the other; Service does all the work."""
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ LOOK = "See which face will speak"
 MAKE = "Make the video"
 CONSENT = "The people shown and heard agree to this, or they do not exist."
 EXPRESSIONS = ["as in the picture", "neutral", "smiling", "sad", "surprised", "angry"]
+MOTION = "How much the head and the eyes move; at 0 the mouth alone."
 GALLERY = 12  # videos shown
 
 
@@ -71,13 +73,15 @@ class Page:
         path = await anyio.to_thread.run_sync(self.service.example, owner_of(request), bundled(f"examples/{name}"))
         return gradio_files.as_file_data(str(path))
 
-    async def make(self, request: gr.Request, *values: Any) -> tuple[str, Any, Any]:
+    async def make(self, request: gr.Request, *values: Any) -> AsyncIterator[tuple[str, Any, Any]]:
         """Submit; then what is shown of the job, the button that cancels it, and the clock that asks after it."""
+        yield "<p><strong>Sending…</strong></p>", gr.skip(), gr.skip()
         try:
             job = await anyio.to_thread.run_sync(self._submit, dict(zip(FIELDS, values, strict=True)), request)
         except Refused as error:
-            return f'<p class="failed">{show.escape(str(error))}</p>', gr.skip(), gr.skip()
-        return show.progress(self.service.jobs.status(job)), gr.update(visible=True), gr.Timer(active=True)
+            yield f'<p class="failed">{show.escape(str(error))}</p>', gr.skip(), gr.skip()
+            return
+        yield show.progress(self.service.jobs.status(job)), gr.update(visible=True), gr.Timer(active=True)
 
     def _submit(self, values: dict[str, Any], request: gr.Request) -> Job:
         owner = owner_of(request)
@@ -164,7 +168,7 @@ def _make_tab(page: Page, blocks: gr.Blocks) -> None:
             _who(fields)
             _voice(fields)
             fields["consent"] = gr.Checkbox(label=CONSENT, elem_id="consent")
-            fields["preset"] = gr.Radio(list(PRESETS), value="good", label="How", elem_id="preset")
+            fields["preset"] = gr.Radio(list(PRESETS), value="good", label="Speed and size", elem_id="preset")
             _dials(fields)
             make = gr.Button(MAKE, variant="primary", elem_id="make")
         with gr.Column():
@@ -185,7 +189,8 @@ def _make_tab(page: Page, blocks: gr.Blocks) -> None:
     fields["voice"].change(page.heard, sounds, fields["preset"], preprocess=False, show_progress="hidden")
     for name, target in (("portrait.png", "picture"), ("voice.wav", "voice")):
         fields[f"example {target}"].click(_bound(page.example, name), None, fields[target], **raw)
-    make.click(page.make, [fields[name] for name in FIELDS], [progress, cancel, clock], preprocess=False)
+    asked, hidden = [fields[name] for name in FIELDS], "hidden"
+    make.click(page.make, asked, [progress, cancel, clock], preprocess=False, show_progress=hidden)
     cancel.click(page.cancel, None, progress, show_progress="hidden")
     outputs = [progress, cancel, result, gallery, clock, shown]
     gr.on([clock.tick], page.refresh, shown, outputs, show_progress="hidden", concurrency_limit=4)
@@ -233,7 +238,7 @@ def _voice(fields: dict[str, Any]) -> None:
 
 
 def _dials(fields: dict[str, Any]) -> None:
-    fields["motion"] = gr.Slider(0, 2, 1, step=0.1, label="Motion", info="How far the voice moves the mouth.")
+    fields["motion"] = gr.Slider(0, 1, 1, step=0.1, label="Motion", info=MOTION)
     fields["mood"] = gr.Dropdown(EXPRESSIONS, value=EXPRESSIONS[0], label="Expression")
     with gr.Accordion("Advanced", open=False):
         fields["expression"] = gr.Slider(1, 10, 1, step=0.5, label="Guidance by the words", info="1 is off.")

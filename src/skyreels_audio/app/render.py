@@ -3,16 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from fractions import Fraction
-from itertools import chain
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from skyreels_audio.media import InputError, VideoWriter, contact_sheet, read_audio, read_image, write_image
+from skyreels_audio.cli.door import frame_rate, read_voice
+from skyreels_audio.cli.generate import LONGEST_SIDE
+from skyreels_audio.cli.outputs import SHEET_NOTE
+from skyreels_audio.cli.run import Run, Video, animate, edit, write
+from skyreels_audio.media import InputError, contact_sheet, image_changes, read_image, write_image
 
 Report = Callable[[str, int, int, np.ndarray | None], None]
 """Called with the phase, what is done of it, all of it, and sometimes the latest frame (uint8 HWC)."""
@@ -26,9 +29,9 @@ PRESETS: dict[str, tuple[float, int | None]] = {
     "good": (1.0, 512 * 512),
     "best": (1.0, 1024 * 1024),
 }
-SIDE_STEP = 32  # pixels; a multiple of the token's side of every checkpoint
+SIDE_STEP = 32  # pixels; a multiple of the token's side of every checkpoint that draws pixels
 PREVIEW_EVERY = 5  # frames
-SHEET_FRAMES, SHEET_COLUMNS = 12, 6
+SHEET_COLUMNS = 6
 
 
 class Request(BaseModel):
@@ -40,36 +43,52 @@ class Request(BaseModel):
     negative_prompt: str = Field(default="", max_length=1000, description="What to stay away from.")
     preset: Preset = Field(default="good", description="Speed against size.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="The same seed makes the same video.")
-    motion: float = Field(default=1.0, ge=0, le=2, description="How far the voice moves the mouth; 1 as trained.")
+    motion: float = Field(default=1.0, ge=0, le=1, description="How much besides the mouth moves; 0: the mouth alone.")
     expression: float = Field(default=1.0, ge=1, le=10, description="Guidance by the words; 1 is off.")
     steps: int | None = Field(default=None, ge=1, le=100, description="Denoising steps; the preset's when left out.")
-    face: str = Field(
-        default="largest", pattern=r"^(largest|left|right|[0-9]{1,2})$", description="Of a video: whom to edit."
-    )
-    extend: Literal["ping-pong", "hold", "trim"] = Field(
-        default="ping-pong", description="Of a video shorter than the voice."
-    )
+    face: str = Field(default="largest", pattern=FACE, description="Of a video: whom to edit.")
+    extend: Extend = Field(default="ping-pong", description="Of a video shorter than the voice.")
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """Frames on their way, and what to write them as. ``untouched``: stretches that keep their source."""
+class Loaded(Run):
+    """A run of a pipeline that stays in its place."""
 
-    frames: Iterator[Any]
-    num_frames: int
-    width: int
-    height: int
-    fps: float
-    sound_seconds: float | None = None
-    crf: int = 17
-    colour: Any = None
-    aspect: Fraction = Fraction(1)
-    untouched: list[dict[str, Any]] = field(default_factory=list)
+    pipe: Any = None
+    negative_prompt: str = ""
+
+    @contextmanager
+    def ready(self) -> Iterator[Any]:
+        from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
+
+        with accelerated(self.pipe, Acceleration(), self.settings):
+            yield self.pipe
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What a report says of the video."""
-        return {name: getattr(self, name) for name in ("num_frames", "width", "height", "fps", "untouched")}
+    def options(self) -> dict[str, Any]:
+        return super().options | {"negative_prompt": self.negative_prompt}
+
+
+class Phases:
+    """Passes progress on, with the frame that is to be shown, and keeps the seconds of each phase."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.frame = report, None
+        self.started: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = now - self.started.setdefault(phase, now)
+        frame, self.frame = self.frame, None
+        self.report(phase, done, total, frame)
+
+    def previewed(self, frames: Iterator[Any]) -> Iterator[Any]:
+        """The frames, some of which are shown."""
+        for index, frame in enumerate(frames):
+            if index % PREVIEW_EVERY == 0:
+                self.frame = frame if isinstance(frame, np.ndarray) else frame.rgb()
+            yield frame
 
 
 class Renderer:
@@ -86,7 +105,7 @@ class Renderer:
             self.pipe: Any = SkyReelsAudioPipeline.from_pretrained(model).to(device)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"{model} cannot be loaded: {str(error).splitlines()[0]}") from error
-        self.model = model
+        self.model, self.device = Path(model), device
 
     def __call__(self, request: Request, inputs: dict[str, Path], folder: Path, report: Report) -> dict[str, Any]:
         """Write ``result.mp4``, ``sheet.png`` and ``report.json`` into ``folder``; return what is said of the video.
@@ -100,99 +119,54 @@ class Renderer:
         """
         from skyreels_audio.generation.report import write_report
 
-        started: dict[str, float] = {}
-        seconds: dict[str, float] = {}
-
-        def timed(phase: str, done: int, total: int, frame: np.ndarray | None = None) -> None:
-            now = time.perf_counter()
-            seconds[phase] = now - started.setdefault(phase, now)
-            report(phase, done, total, frame)
-
-        made = self._make(request, inputs, timed)
-        output, shown = folder / "result.mp4", []
-        wanted = set(np.linspace(0, made.num_frames - 1, SHEET_FRAMES).round().astype(int).tolist())
-        sound = inputs["voice"], made.sound_seconds
-        how: dict[str, Any] = {"crf": made.crf, "aspect": made.aspect}
-        how |= {} if made.colour is None else {"colour": made.colour}
-        with VideoWriter(output, made.width, made.height, made.fps, *sound, **how) as writer:
-            for index, frame in enumerate(made.frames):
-                writer.write(frame)
-                preview = index % PREVIEW_EVERY == 0
-                picture = _rgb(frame) if preview or index in wanted else None
-                if index in wanted:
-                    shown.append(picture)
-                timed("write", index + 1, made.num_frames, picture if preview else None)
-        write_image(folder / "sheet.png", contact_sheet(shown, SHEET_COLUMNS))
-        options = {"model": Path(self.model).name} | request.model_dump()
+        phases, output = Phases(report), folder / "result.mp4"
+        made, changes = self._make(request, inputs, phases)
+        shown = write(replace(made, frames=phases.previewed(made.frames)), output, inputs["voice"], "aac", phases)
+        write_image(folder / "sheet.png", contact_sheet(shown, SHEET_COLUMNS), SHEET_NOTE)
+        options = {"model": self.model.name} | request.model_dump()
         report_file = folder / "report.json"
-        write_report(report_file, inputs, output, options, made.about, seconds)
+        write_report(report_file, inputs, output, options, made.about, phases.seconds, changes)
         where = f"{inputs['voice'].parent}/"  # of this machine; a visitor need not know it
         report_file.write_text(report_file.read_text().replace(f"{folder}/", "").replace(where, ""))
-        return made.about
+        return {name: made.about[name] for name in ("num_frames", "width", "height", "fps", "untouched")}
 
-    def _make(self, request: Request, inputs: dict[str, Path], report: Callable[[str, int, int], None]) -> "Made":
-        import torch
-
-        voice_n = read_audio(inputs["voice"])
-
+    def _make(self, request: Request, inputs: dict[str, Path], phases: Phases) -> tuple[Video, dict[str, list[str]]]:
+        """Frames on their way, and what was done to each of the inputs."""
+        voice = read_voice(inputs["voice"])
+        changes = {"voice": voice.changes}
+        picture, rate = None, {}
+        if "picture" in inputs:
+            picture = read_image(inputs["picture"], LONGEST_SIDE)
+            changes["picture"] = image_changes(inputs["picture"], LONGEST_SIDE)
+        if "video" in inputs:
+            rate = {"fps": frame_rate(inputs["video"]), "colour_strength": 0.0}
         share, pixels = PRESETS[request.preset]
         own = self.pipe.settings()
-        options: dict[str, Any] = {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "num_inference_steps": request.steps or max(1, math.ceil(own.num_inference_steps * share)),
-            "generator": torch.Generator("cpu").manual_seed(request.seed),
-            "progress": report,
-        }
-        if getattr(self.pipe, "moves_pixels", False):
-            options["motion"] = min(request.motion, 1.0)
-        elif isinstance(own.audio_guidance_scale, int | float):
-            options["audio_guidance_scale"] = 1 + (own.audio_guidance_scale - 1) * request.motion
-        if request.expression > 1:
-            options["text_guidance_scale"] = request.expression
-        if "video" in inputs:
-            return self._edited(request, inputs["video"], voice_n, options)
-        picture = read_image(inputs["picture"]) if "picture" in inputs else None
         height, width = self._size(picture, pixels, own)
-        try:
-            output = self.pipe(picture, voice_n, height=height, width=width, **options)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        return Made(output.frames, output.num_frames, width, height, output.fps)
-
-    def _edited(self, request: Request, video: Path, voice_n: np.ndarray, options: dict[str, Any]) -> "Made":
-        from skyreels_audio.generation.edit_plan import plan_edit
-        from skyreels_audio.generation.editing import CRF, edit_video
-
-        own, seconds = self.pipe.settings(), len(voice_n) / 16_000
-        try:
-            size, progress = (own.height, own.width), options["progress"]
-            plan = plan_edit(video, seconds, size, request.face, request.extend, progress=progress)
-            edited = edit_video(self.pipe, plan, voice_n, **options)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        frames = iter(edited.frames)
-        first = next(frames)
-        return Made(
-            frames=chain([first], frames),
-            num_frames=edited.num_frames,
-            width=first.size[1],
-            height=first.size[0],
-            fps=edited.fps,
-            sound_seconds=edited.num_frames / edited.fps,
-            crf=CRF,
-            colour=first.colour,
-            aspect=plan.info.aspect,
-            untouched=plan.untouched,
+        settings = self.pipe.settings(
+            num_inference_steps=request.steps or max(1, math.ceil(own.num_inference_steps * share)),
+            text_guidance_scale=request.expression if request.expression > 1 else None,
+            motion=request.motion,
+            height=height,
+            width=width,
+            **rate,
         )
+        how: Any = {"negative_prompt": request.negative_prompt, "progress": phases, "state": None, "pipe": self.pipe}
+        how |= {"model": self.model, "device": self.device, "dtype": str(self.pipe.dtype)}
+        run = Loaded(voice_n=voice.waveform_n, prompt=request.prompt, settings=settings, seed=request.seed, **how)
+        if "video" not in inputs:
+            return animate(picture, run), changes
+        made = edit(inputs["video"], request.face, request.extend, "mediapipe", run)
+        return made, changes | {"video": made.changes}
 
     def _size(self, picture: np.ndarray | None, pixels: int | None, own: Any) -> tuple[int, int]:
         """Height and width: the shape of the picture, no larger than it is, in multiples of a token's side."""
         if pixels is None or picture is None:
             return own.height, own.width
+        step = 2 if self.pipe.moves_pixels else SIDE_STEP
         height, width = picture.shape[:2]
         scale = min(1.0, math.sqrt(pixels / (height * width)))
-        height, width = (max(SIDE_STEP, round(side * scale / SIDE_STEP) * SIDE_STEP) for side in (height, width))
+        height, width = (max(step, round(side * scale / step) * step) for side in (height, width))
         return height, width
 
 
@@ -229,10 +203,6 @@ def look_at_video(path: Path, seconds: float, face: str, target: str) -> dict[st
         "fps": plan.info.fps,
         "kept": [span for span in plan.untouched if span["reason"] != "reference frame"],
     }
-
-
-def _rgb(frame: Any) -> np.ndarray:
-    return frame if isinstance(frame, np.ndarray) else frame.rgb()
 
 
 def _numbers(box: np.ndarray) -> list[float]:

@@ -96,7 +96,7 @@ def found(about: dict[str, Any], address: str) -> str:
         if (box := about.get(name))
     )
     more = "" if about["faces"] == 1 else f" of {about['faces']}; another can be chosen under Advanced"
-    text = f"The face that will speak is framed{more}. What moves lies in the dashed frame."
+    text = f"The face that will speak is framed{more}. The mouth moves in the dashed frame."
     if "frames" in about:
         text = f"The face that will speak is framed{more}. It is followed through {about['frames']} frames."
         text += "".join(
