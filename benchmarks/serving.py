@@ -1,7 +1,7 @@
 """The server under load and abuse, with the tests' stub renderer → docs/results/serving.md.
 
-python benchmarks/serving.py                  # all of it: five minutes of load, 20 kills, 500 malformed uploads
-python benchmarks/serving.py --seconds 60 --kills 5 --uploads 100
+python benchmarks/serving.py            # five minutes of 50 jobs and 200 visitors, 20 kills, 500 malformed uploads
+python benchmarks/serving.py --quick    # a few of each, in three minutes of one core
 """
 
 import argparse
@@ -24,7 +24,18 @@ sys.path.insert(0, str(ROOT / "tests" / "app"))
 
 from running import PATIENCE, Running, ended, picture, submit, voice, wait_until  # noqa: E402
 
-JOBS, POLLERS = 50, 200
+FULL = {"jobs": 50, "pollers": 200, "seconds": 300, "kills": 20, "uploads": 500, "examples": 20}
+QUICK = {"jobs": 10, "pollers": 50, "seconds": 20, "kills": 3, "uploads": 24, "examples": 2}
+BARS = {
+    "p95_ms": "< 100",
+    "not_finished": "0",
+    "made_twice": "0",
+    "lost": "0",
+    "without_video": "0",
+    "schemathesis": "no server error",
+    "alive": "True",
+    "left_behind": "0",
+}
 GENEROUS: dict[str, Any] = {"requests_per_minute": 1_000_000, "waiting_jobs": 10_000}
 
 
@@ -45,12 +56,14 @@ async def poll(port: int, path: str, cookie: str, until: float, waits: list[floa
     writer.close()
 
 
-def load(folder: Path, seconds: float) -> dict[str, Any]:
-    """``JOBS`` jobs that fill the time, ``POLLERS`` visitors asking after them."""
-    with Running(folder / "load", **GENEROUS) as server, server.client() as client:
+def load(folder: Path, jobs: int, pollers: int, seconds: float) -> dict[str, Any]:
+    """Jobs that fill the time, and visitors who ask after them."""
+    server = Running(folder / "load", **GENEROUS)
+    server.know_speeds()
+    with server, server.client() as client:
         wait_until(lambda: psutil.Process(server.process.pid).children())
-        each = max(0.1, seconds / JOBS - 0.3)
-        ids = [submit(client, folder, f"slow {each:.1f}", seed=str(seed))["id"] for seed in range(JOBS)]
+        each = max(0.1, seconds / jobs - 0.3)
+        ids = [submit(client, folder, f"slow {each:.1f}", seed=str(seed))["id"] for seed in range(jobs)]
         process = psutil.Process(server.process.pid)
         cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
         waits: list[float] = []
@@ -58,31 +71,30 @@ def load(folder: Path, seconds: float) -> dict[str, Any]:
 
         async def all_pollers() -> None:
             until = time.monotonic() + seconds
-            pollers = [
-                poll(server.options.port, f"/api/jobs/{ids[n % JOBS]}", cookie, until, waits) for n in range(POLLERS)
-            ]
+            port = server.options.port
+            asking = [poll(port, f"/api/jobs/{ids[n % jobs]}", cookie, until, waits) for n in range(pollers)]
 
             async def watch() -> None:
                 while time.monotonic() < until:
                     await asyncio.sleep(seconds / 20)
                     memory.append(process.memory_info().rss)
 
-            await asyncio.gather(watch(), *pollers)
+            await asyncio.gather(watch(), *asking)
 
         asyncio.run(all_pollers())
         cpu = sum(process.cpu_times()[:2]) - cpu
         states = [ended(client, id, PATIENCE + 10 * seconds)["state"] for id in ids]
         made = server.made.read_text().split()
         return {
-            "jobs": JOBS,
-            "pollers": POLLERS,
+            "jobs": jobs,
+            "pollers": pollers,
             "seconds": seconds,
             "answers": len(waits),
             "p50_ms": round(1000 * float(np.percentile(waits, 50)), 1),
             "p95_ms": round(1000 * float(np.percentile(waits, 95)), 1),
             "cpu_ms_per_answer": round(1000 * cpu / max(1, len(waits)), 2),
             "machine_load": round(psutil.getloadavg()[0], 1),
-            "not_finished": states.count("finished") - JOBS,
+            "not_finished": jobs - states.count("finished"),
             "made_twice": len(made) - len(set(made)),
             "memory_mb": [round(memory[0] / 1e6), round(memory[-1] / 1e6)],
         }
@@ -91,6 +103,7 @@ def load(folder: Path, seconds: float) -> dict[str, Any]:
 def kills(folder: Path, count: int) -> dict[str, Any]:
     """kill -9 of the server at random moments while jobs wait, run and finish; then all are counted."""
     server, submitted, client = Running(folder / "kills", **GENEROUS), [], None
+    server.know_speeds()
     random.seed(0)
     for number in range(count):
         server.start()
@@ -134,7 +147,7 @@ def malformed(rng: random.Random, good: dict[str, bytes]) -> tuple[str, bytes]:
     return field, bytes(data)
 
 
-def abuse(folder: Path, count: int) -> dict[str, Any]:
+def abuse(folder: Path, count: int, examples: int) -> dict[str, Any]:
     """Malformed uploads, then schemathesis on the OpenAPI page."""
     from PIL import Image
 
@@ -156,9 +169,9 @@ def abuse(folder: Path, count: int) -> dict[str, Any]:
         big = client.post("/api/jobs", files={"voice": b"RIFF" + bytes(20 << 20)}, data={"prompt": "x"})
         codes.append(big.status_code)
         command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/api/openapi.json"]
-        command += ["--checks", "not_a_server_error", "--max-examples", "20", "--seed", "1"]
+        command += ["--checks", "not_a_server_error", "--max-examples", str(examples), "--seed", "1"]
         command += ["--exclude-path", "/api/jobs/{id}/events"]
-        checked = subprocess.run(command, capture_output=True, text=True)
+        checked = subprocess.run(command, capture_output=True, text=True, timeout=1800)
         left = [path for path in (server.options.folder / "uploads").rglob("raw")]
         return {
             "uploads": len(codes),
@@ -171,21 +184,35 @@ def abuse(folder: Path, count: int) -> dict[str, Any]:
         }
 
 
+def report(results: dict[str, Any]) -> str:
+    about = "`make bench-serving`: the real server, queue and decoding, the tests' stub renderer."
+    lines = ["# The server under load, kills and abuse", "", about, ""]
+    for part, found in results.items():
+        lines += [f"## {part.capitalize()}", "", "| | | bar |", "| --- | ---: | --- |"]
+        lines += [f"| {name.replace('_', ' ')} | {value} | {BARS.get(name, '')} |" for name, value in found.items()]
+        lines += [""]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--uploads", type=int, default=500)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "serving.json")
+    parser.add_argument("--quick", action="store_true", help="a few of each")
+    parser.add_argument("--only", nargs="*", default=["load", "kills", "abuse"], help="load, kills, abuse")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "serving.md")
     asked = parser.parse_args()
-    results = json.loads(asked.output.read_text()) if asked.output.exists() else {}
+    size, stored = QUICK if asked.quick else FULL, asked.output.with_suffix(".json")
+    results = json.loads(stored.read_text()) if stored.exists() else {}
     with tempfile.TemporaryDirectory() as name:
-        parts = (("load", load, asked.seconds), ("kills", kills, asked.kills), ("abuse", abuse, asked.uploads))
-        for part, run, size in parts:
-            if size:
-                results[part] = run(Path(name), size)
-                print(part, json.dumps(results[part]), flush=True)
-                asked.output.write_text(json.dumps(results, indent=2) + "\n")
+        parts = {
+            "load": lambda: load(Path(name), size["jobs"], size["pollers"], size["seconds"]),
+            "kills": lambda: kills(Path(name), size["kills"]),
+            "abuse": lambda: abuse(Path(name), size["uploads"], size["examples"]),
+        }
+        for part in asked.only:
+            results[part] = parts[part]()
+            print(part, json.dumps(results[part]), flush=True)
+            stored.write_text(json.dumps(results, indent=2) + "\n")
+            asked.output.write_text(report(results))
 
 
 if __name__ == "__main__":

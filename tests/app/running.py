@@ -20,7 +20,7 @@ from skyreels_audio.app.worker import speed_key
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
 STUB = "stub_renderer:StubRenderer"
-PATIENCE = 300.0  # seconds; the machine may be slow and busy
+PATIENCE = 600.0  # seconds; the machine may be slow and busy
 
 
 def free_port() -> int:
@@ -49,12 +49,13 @@ class Running:
         self.made = data.parent / f"{data.name}.made"
 
     def start(self) -> Self:
-        script = "import sys; from skyreels_audio.app import options, server; "
+        script = "import os, sys, threading; from skyreels_audio.app import options, server; "
+        script += "threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start(); "  # with us
         script += "server.serve(options.Options.from_json(sys.argv[1]))"
         environment = os.environ | {"PYTHONPATH": f"{SOURCE}:{HERE}", "STUB_LOG": str(self.made)}
         with self.log.open("a") as log:
             command = [sys.executable, "-c", script, self.options.to_json()]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
         try:
             wait_until(self.answers, every=0.3)
         except BaseException:

@@ -1,6 +1,7 @@
 """The page in headless Chromium, with real files, a real queue and the stub renderer.
 
-``SCREENSHOTS=docs/images/app pytest tests/app/test_browser.py`` writes the pictures of docs/app.md.
+``SCREENSHOTS=docs/images/app pytest tests/app/test_browser.py`` writes the pictures of docs/app.md, of the shipped
+checkpoint instead of the stub.
 """
 
 import json
@@ -14,8 +15,12 @@ import httpx
 import pytest
 from running import PATIENCE, Running, ended, picture, voice
 
+from skyreels_audio.app.options import Options
+from skyreels_audio.bundled import bundled
+
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; on Debian: apt install chromium")
 # These take minutes on a busy machine, and were not yet seen to pass there: BROWSER_TESTS=1 runs them.
@@ -28,8 +33,14 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     data = tmp_path_factory.mktemp("page") / "data"
-    with Running(data, page=True, speaker="stub_speaker:StubSpeaker", requests_per_minute=1000) as running:
-        yield running
+    made_by: dict[str, Any] = {"speaker": "stub_speaker:StubSpeaker"}
+    if SCREENSHOTS:  # of what the checkpoint makes
+        made_by = {"renderer": Options.renderer, "model": str(bundled("weights/tiny"))}
+    server = Running(data, page=True, requests_per_minute=1000, **made_by)
+    if not SCREENSHOTS:
+        server.know_speeds()
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +71,9 @@ def visit(server: Running, browser: Any) -> Iterator[Any]:
 
 
 def shoot(page: Any, name: str) -> None:
-    if folder := os.environ.get("SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.jpg", full_page=True, type="jpeg", quality=70)
+    if SCREENSHOTS:
+        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.jpg", full_page=True, type="jpeg", quality=70)
 
 
 def give(page: Any, prompt: str = "", folder: Path | None = None) -> None:
@@ -120,7 +131,7 @@ def test_a_newcomer_gets_from_nothing_to_a_video_with_sound(visit: Any) -> None:
 @slow
 def test_a_running_video_is_seen_survives_a_reload_and_is_cancelled(visit: Any, tmp_path: Path) -> None:
     page = visit()
-    give(page, "slow 300", tmp_path)
+    give(page, "held for_ever", tmp_path)
     make(page)
     page.locator("#progress progress").wait_for()
     shoot(page, "running")
@@ -202,10 +213,12 @@ def test_a_live_face_speaks_and_is_interrupted(visit: Any) -> None:
     video = "#live video"
     page.wait_for_function("(s) => document.querySelector(s).currentTime > 1", arg=video)
     page.get_by_role("button", name="Speak it").click()
+    if SCREENSHOTS:
+        page.wait_for_timeout(3000)
+        return shoot(page, "live")
     bright = """(s) => { const v = document.querySelector(s), c = new OffscreenCanvas(8, 8).getContext('2d');
                          c.drawImage(v, 0, 0, 8, 8); return c.getImageData(4, 4, 1, 1).data[0] > 60; }"""
     page.wait_for_function(bright, arg=video)
-    shoot(page, "live")
     page.get_by_role("button", name="Interrupt").click()
     page.wait_for_function(f"(s) => !({bright})(s)", arg=video)
     page.get_by_role("button", name="End").click()
@@ -247,8 +260,6 @@ def test_the_token_opens_the_page_once_and_then_the_cookie_does(tmp_path: Path) 
 
 def test_the_real_pipeline_makes_a_video(tmp_path: Path) -> None:
     """One flow without the stub: the shipped checkpoint, the example portrait, a moment of voice."""
-    from skyreels_audio.bundled import bundled
-
     real = {"renderer": "skyreels_audio.app.render:Renderer", "model": str(bundled("weights/tiny"))}
     with Running(tmp_path / "data", page=False, **real) as running, running.client() as client:
         files = {

@@ -164,8 +164,9 @@ def test_two_servers_and_three_workers_on_one_redis(redis: str, tmp_path: Path) 
     with one, two, one.client(headers=bearer) as first, two.client(headers=bearer) as second:
         submitted = [submit((first, second)[n % 2], tmp_path, prompt="held on", seed=str(n)) for n in range(6)]
         jobs = Jobs(one.options)
-        wait_until(lambda: len(jobs.records("claim:")) == 3)
-        psutil.Process(one.process.pid).children()[0].kill()  # a worker
+        claims = wait_until(lambda: len(found := jobs.records("claim:")) == 3 and found)
+        workers = [psutil.Process(claim["pid"]) for claim in claims.values()]
+        next(worker for worker in workers if worker.ppid() == one.process.pid).kill()
         two.kill()  # a server, with its worker
         one.release("on")
         for each in submitted:
