@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from skyreels_audio import cli
+from skyreels_audio.cli import interruption
 from skyreels_audio.cli.benchmark import store
 from skyreels_audio.cli.progress import Progress
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
@@ -98,12 +99,15 @@ def test_an_interruption_leaves_only_what_goes_on(
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells switch off in the background
     words = arguments(folder, tmp_path / "talk.mp4")
     with monkeypatch.context() as patch:
+        patch.setattr(interruption, "PATIENCE", 600)  # the test's own process is not to be ended
+        patch.setattr(interruption.os, "_exit", sys.exit)
         patch.setattr(Progress, "__call__", interrupt)
         patch.setattr(sys, "argv", ["skyreels-audio", *words])
         with pytest.raises(SystemExit, match="130"):
             cli.main()
     assert sorted(path.name for path in tmp_path.iterdir()) == left
-    assert ("--resume" in capfd.readouterr().err) == bool(left)
+    goes_on = "; the same command with --resume goes on" if left else ""
+    assert capfd.readouterr().err.splitlines()[-1] == f"Interrupted{goes_on}."
 
     seen = []
     call = Progress.__call__

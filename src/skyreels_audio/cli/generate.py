@@ -1,8 +1,6 @@
 """skyreels-audio generate"""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +10,7 @@ import typer
 import skyreels_audio.cli.door as door
 from skyreels_audio.acceleration.ranks import rank
 from skyreels_audio.bundled import bundled
+from skyreels_audio.cli.interruption import ending_promptly
 from skyreels_audio.cli.outputs import SHEET_NOTE, Outputs
 from skyreels_audio.cli.progress import Progress
 
@@ -78,26 +77,33 @@ def generate(
     plan: Annotated[bool, typer.Option("--plan", help="Only print the estimated memory and time.")] = False,
 ) -> None:
     """Make a portrait, the speaker of a video, or a person from words speak; without options, the example portrait."""
-    given, started = SimpleNamespace(**locals()), time.perf_counter()
+    given = SimpleNamespace(**locals())
     inputs, outputs = check_files(given)
+    with ending_promptly(outputs.state):
+        make(given, inputs, outputs)
+
+
+def make(given: SimpleNamespace, inputs: dict[str, Path | None], outputs: Outputs) -> None:
+    """Check what the files hold, make the video and all that lies beside it."""
+    started = time.perf_counter()
     picture, voice_n, settings = check_contents(given)
-    if plan:
-        return typer.echo(door.describe_costs(given.model, settings, len(voice_n), memory))
-    credentials = door.read_credentials(sign_key, sign_cert)
+    if given.plan:
+        return typer.echo(door.describe_costs(given.model, settings, len(voice_n), given.memory))
+    credentials = door.read_credentials(given.sign_key, given.sign_cert)
     run = prepare_run(given, voice_n, settings, outputs)
 
     from skyreels_audio.cli.run import animate, edit, write
 
-    how = {"face": face or "largest", "extend": extend or "ping-pong", "landmarks": landmarks or "mediapipe"}
-    with run.progress as progress, mentioning_resume(outputs.state):
-        made = animate(picture, run) if video is None else edit(video, **how, run=run)
+    usual = {"face": "largest", "extend": "ping-pong", "landmarks": "mediapipe"}
+    how = {name: getattr(given, name) or value for name, value in usual.items()} if given.video else {}
+    with run.progress as progress:
+        made = edit(given.video, **how, run=run) if given.video else animate(picture, run)
         if rank() > 0:  # the first process writes
             return None
-        shown = write(made, output, given.audio, audio_codec, progress)
+        shown = write(made, given.output, given.audio, given.audio_codec, progress)
     if credentials is not None:
-        credentials.sign(output, edited=video is not None)
-    seconds = time.perf_counter() - started
-    finish(run, made, inputs, outputs, shown, how if video else {}, given.changes, seconds, report)
+        credentials.sign(given.output, edited=given.video is not None)
+    finish(run, made, inputs, outputs, shown, how, given.changes, time.perf_counter() - started, given.report)
 
 
 def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], Outputs]:
@@ -182,17 +188,6 @@ def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settin
         tuple(given.lora or ()),
         acceleration,
     )
-
-
-@contextmanager
-def mentioning_resume(state: Path) -> Iterator[None]:
-    """Who interrupts the block is told how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if state.exists() and rank() == 0:
-            typer.echo("Interrupted; the same command with --resume goes on.", err=True)
-        raise
 
 
 def finish(

@@ -19,6 +19,7 @@ except ImportError:  # Windows, where a file that is open cannot be deleted: tha
     fcntl = None
 
 LONGEST_GAP = 3600.0  # seconds between two frames or sounds; above it the file's clock is damaged
+_being_written: set[Path] = set()
 
 
 class InputError(ValueError):
@@ -95,6 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
     for abandoned in path.parent.glob(f"{prefix}*.partial"):
         _remove_unlocked(abandoned)
     partial, descriptor = _claim(path.parent, prefix)
+    _being_written.add(partial)
     try:
         yield partial
         if fcntl is None:
@@ -102,8 +104,16 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+        _being_written.discard(partial)
         with suppress(OSError):  # without fcntl it may be closed
             os.close(descriptor)
+
+
+def remove_partials() -> None:
+    """What this process has begun to write and will not finish: for those who end it on the spot."""
+    for partial in list(_being_written):
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _claim(folder: Path, prefix: str) -> tuple[Path, int]:
