@@ -1,5 +1,5 @@
 # make demo · test · check · app · test-anywhere · bench-model · bench · bench-gpu · bench-refactor · bench-render · bench-serving · bench-live
-# make fuzz · eval-synthetic · tables · metric-sanity
+# make fuzz · kills · eval-synthetic · tables · metric-sanity
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -76,6 +76,11 @@ tables: .venv/development
 .PHONY: fuzz
 fuzz: .venv/development
 	$(BIN)/python benchmarks/fuzz.py --files 1000 --models 200 --report docs/results/robustness.md
+
+# kill -9 and full discs at random moments of generate, convert, precompute and train → docs/results/robustness.md.
+.PHONY: kills
+kills: .venv/development
+	$(BIN)/python benchmarks/kills.py --kills 25 --full 10 --report docs/results/robustness.md
 
 # What is installed, as files that are older than what they were installed from when they need it again.
 .venv/core: pyproject.toml constraints.txt

@@ -28,6 +28,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "inputs"))
 from making import damaged, pictures, tones, write_clip, write_sound, write_wav  # noqa: E402
+from table import write_section  # noqa: E402
 
 LIMIT = 60.0  # seconds per case, of a core that may be shared
 KINDS = ("cut", "flip", "drop", "zero", "repeat", "header")
@@ -199,10 +200,8 @@ def main() -> None:
     text = "\n".join(lines + [""] + [f"- {failure}" for failure in failures[:40]]).rstrip() + "\n"
     print(text)
     if given.report:
-        head = (
-            "# Robustness\n\n" + (__doc__ or "").strip() + f"\n\nTime limit {LIMIT:g} s per case; one shared core.\n\n"
-        )
-        given.report.write_text(head + text)
+        about = f"{(__doc__ or '').strip()}\n\nTime limit {LIMIT:g} s per case; one shared core."
+        write_section(given.report, "Damaged files and model folders", f"{about}\n\n{text}")
     sys.exit(bool(failures))
 
 

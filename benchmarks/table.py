@@ -1,6 +1,7 @@
 """Rows of measured figures beside their bars, ceilings and baselines; as text and as Markdown."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,3 +55,12 @@ def write(folder: Path, name: str, title: str, rows: Sequence[Row], about: dict)
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     facts = ", ".join(f"{key}: {value}" for key, value in about.items())
     (folder / f"{name}.md").write_text(f"# {title}\n\n{facts}\n\n{markdown(rows)}")
+
+
+def write_section(path: Path, title: str, text: str) -> None:
+    """Replace the section ``## title`` of a document, or add it at the end."""
+    head, *sections = re.split(r"^(?=## )", path.read_text(), flags=re.MULTILINE)
+    section = f"## {title}\n\n{text.strip()}\n\n"
+    place = next((number for number, each in enumerate(sections) if each.startswith(f"## {title}\n")), len(sections))
+    sections[place : place + 1] = [section]
+    path.write_text(head + "".join(sections).rstrip() + "\n")

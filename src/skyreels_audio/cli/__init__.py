@@ -3,8 +3,11 @@
 Heavy imports happen inside the verbs, so that ``--help`` and mistakes are answered at once.
 """
 
+import errno
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -28,18 +31,26 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 VERBS = (generate, train, render, synthesize, manifest, precompute, check_data, curate, review, evaluate, benchmark)
+DISC = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # full, no quota left, too small, read-only
 for verb in (*VERBS, convert, page):
     app.command()(verb)
 
 
 def main() -> None:
-    """Run the command. What the person at the keyboard can mend ends in one sentence and exit code 2."""
+    """Run the command."""
     bound_threads()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the process may go on later, as by Ctrl-C
+    with in_sentences():
+        app()
+
+
+@contextmanager
+def in_sentences() -> Iterator[None]:
+    """What the person at the keyboard can mend ends the process with one sentence and exit code 2."""
     from skyreels_audio.media import InputError
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the process may go on later, as by Ctrl-C
     try:
-        app()
+        yield
     except InputError as error:
         if local_rank() == 0:  # all processes of a machine find the same
             print(f"Error: {error}", file=sys.stderr)
@@ -47,3 +58,9 @@ def main() -> None:
     except ConnectionError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISC:
+            raise
+        what = error.filename or "A file"
+        print(f"Error: {what} cannot be written: {error.strerror}; run the same command again.", file=sys.stderr)
+        sys.exit(2)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from skyreels_audio.media import InputError
+from skyreels_audio.media.files import replacing, writing
 from skyreels_audio.training.options import Optimisation
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,11 @@ class Metrics:
                 continue
             if row["step"] <= step:
                 kept.append(line)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(self.path)
+        with writing(self.path), replacing(self.path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept))
 
     def report(self, step: int, values: dict[str, float]) -> None:
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
         if self._name == "tensorboard":
             for name, value in values.items():

@@ -17,18 +17,19 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 
 from skyreels_audio import faces, media
 from skyreels_audio.acceleration.ranks import rank, world_size
 from skyreels_audio.media import SAMPLE_RATE, InputError
+from skyreels_audio.media.files import replacing, writing
 from skyreels_audio.training.encode import Encoders, Tensors, Window, crop_to, labels_at
 from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, file_hash, read_manifest
 
@@ -185,9 +186,8 @@ def write_set(job: Precompute, rows: list[ManifestRow], samples: list[Sample]) -
         for sample in samples
     ]
     told = {"encoders": model_fingerprint(job.model), "fps": job.fps, "samples": entries}
-    partial = job.out / "set.partial"
-    partial.write_text(json.dumps(told, indent=1))
-    partial.replace(job.out / "set.json")
+    with writing(job.out / "set.json"), replacing(job.out / "set.json") as partial:
+        partial.write_text(json.dumps(told, indent=1))
 
 
 def stored_keys(out: Path) -> Iterator[str]:
@@ -212,9 +212,8 @@ def encode_samples(job: Precompute, rows: Sequence[ManifestRow], samples: list[S
         raise InputError(f"{', '.join(wrong)}: sides must be multiples of {encoders.step} pixels for this model.")
     null = job.out / "null.safetensors"
     if not null.exists():
-        partial = null.with_name(f"null-{samples[0].key}.partial")
-        save_file({"text_SD": encoders.text("").to(torch.bfloat16)}, partial)
-        partial.replace(null)
+        with writing(null), replacing(null) as partial:
+            partial.write_bytes(save({"text_SD": encoders.text("").to(torch.bfloat16)}))
     for first in range(0, len(samples), CLIPS_PER_SHARD):
         part = samples[first : first + CLIPS_PER_SHARD]
         left_out: list[str] = []
@@ -294,23 +293,24 @@ def track(frames_FHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def write_shard(out: Path, samples: Iterator[tuple[str, dict[str, Any], Tensors]]) -> None:
     """A tar under a temporary name, then under that of its contents; none if there are no samples."""
+    first = next(samples, None)
+    if first is None:
+        return
     keys: list[str] = []
-    partial: Path | None = None
-    tar: tarfile.TarFile | None = None
-    for key, told, tensors in samples:
-        if tar is None:
-            partial = out / f"shard-{key}.partial"
-            tar = tarfile.open(partial, "w")  # noqa: SIM115
-        blob = save(tensors)
-        told = told | {"sha256": hashlib.sha256(blob).hexdigest()}
-        for name, data in ((f"{key}.json", json.dumps(told).encode()), (f"{key}.safetensors", blob)):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-        keys.append(key)
-    if tar is not None and partial is not None:
-        tar.close()
+    partial = out / f"shard-{first[0]}.partial"
+    try:
+        with tarfile.open(partial, "w") as tar:
+            for key, told, tensors in chain([first], samples):
+                blob = save(tensors)
+                told = told | {"sha256": hashlib.sha256(blob).hexdigest()}
+                for name, data in ((f"{key}.json", json.dumps(told).encode()), (f"{key}.safetensors", blob)):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+                keys.append(key)
         partial.replace(out / f"shard-{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:12]}.tar")
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def null_text(out: Path) -> torch.Tensor:
