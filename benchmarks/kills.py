@@ -39,6 +39,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models"), str(ROOT / "tests" / "inputs")]
 from making import muxed, pictures, tones, write_clip, write_wav  # noqa: E402
+from skyreels_audio.models.autoencoder import CausalVideoAutoencoder  # noqa: E402
 from table import write_section  # noqa: E402
 from tiny_checkpoints import save_diffusers, save_whisper  # noqa: E402
 from tiny_pipeline import make_pipeline  # noqa: E402
@@ -46,7 +47,6 @@ from tiny_pipeline import make_pipeline  # noqa: E402
 from skyreels_audio import cli  # noqa: E402
 from skyreels_audio.cli.progress import Progress  # noqa: E402
 from skyreels_audio.cli.run import Run  # noqa: E402, F401  (imported before anything is forked)
-from skyreels_audio.models.autoencoder import CausalVideoAutoencoder  # noqa: E402
 from skyreels_audio.models.convert import convert_backbone  # noqa: E402
 from skyreels_audio.training import precompute as precomputing  # noqa: E402
 from skyreels_audio.training.manifest import ManifestRow, file_hash, write_manifest  # noqa: E402
