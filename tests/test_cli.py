@@ -88,6 +88,8 @@ SPOILED = {
     "half a token": ("--size", lambda _: "257x300", "multiples of 32 pixels; the nearest to 257x300 is 256x288"),
     "no size": ("--size", lambda _: "big", "WIDTHxHEIGHT"),
     "size of three": ("--size", lambda _: "64x64x64", "WIDTHxHEIGHT"),
+    "size of a wall": ("--size", lambda _: "4098x4098", "a side has at most 4096 pixels"),
+    "bytes as words": ("--prompt", lambda _: "\udcff", "--prompt is not text"),
     "no frames": ("--fps", lambda _: "0", "--fps must be from 1 to 120"),
     "no number": ("--fps", lambda _: "nan", "--fps must be from 1 to 120"),
     "guidance": ("--audio-guidance", lambda _: "strong", "not a guidance scale"),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import ffmpeg, needs_ffmpeg, pictures, write_clip
 
-from skyreels_audio.media import StoredFrame, VideoWriter, probe_video, read_stored, read_video
+from skyreels_audio.media import InputError, StoredFrame, VideoWriter, probe_video, read_stored, read_video
 
 MATRICES = [(a, 0, 0, d) for a, d in product((1, -1), repeat=2)] + [(0, b, c, 0) for b, c in product((1, -1), repeat=2)]
 quick = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -150,3 +150,18 @@ def test_a_size_that_changes_midway_is_scaled_to_the_first(tmp_path: Path) -> No
     second = write_clip(tmp_path / "b.ts", pictures(3, 64, 96), pixel_format="yuv420p")
     (tmp_path / "both.ts").write_bytes(first.read_bytes() + second.read_bytes())
     assert {frame.size for frame in read_stored(tmp_path / "both.ts")} == {(32, 48)}
+
+
+def test_a_video_that_begins_between_key_frames_is_read_from_the_next(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.ts", pictures(30, 32, 48), pixel_format="yuv420p", options={"g": "10", "bf": "0"})
+    data, packet = path.read_bytes(), 188
+    (tmp_path / "cut.ts").write_bytes(data[: 2 * packet] + data[len(data) // 2 // packet * packet :])
+    shown = list(read_stored(tmp_path / "cut.ts"))
+    assert 5 <= len(shown) < 25 and probe_video(tmp_path / "cut.ts").fps == 25
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 64)])
+def test_a_video_without_room_for_a_pixel_of_colour_is_refused(tmp_path: Path, height: int, width: int) -> None:
+    path = write_clip(tmp_path / "a.mkv", [np.zeros((height, width, 3), np.uint8)] * 5, "ffv1", "bgr0")
+    with pytest.raises(InputError, match=rf"a\.mkv has frames of {width}×{height}; at least 2×2"):
+        probe_video(path)

@@ -15,8 +15,10 @@ import pytest
 import torch
 from making import pictures
 
+from skyreels_audio.cli import in_sentences
 from skyreels_audio.cli.outputs import SHEET_NOTE, Outputs
-from skyreels_audio.media import InputError, VideoWriter, probe_video, write_image
+from skyreels_audio.generation.report import write_report
+from skyreels_audio.media import InputError, VideoWriter, probe_video, read_image, write_image
 from skyreels_audio.media.files import replacing, writing
 
 
@@ -130,6 +132,24 @@ def test_links_in_a_circle_and_names_that_are_none(tmp_path: Path) -> None:
             Outputs.at(path, [])
     with pytest.raises(InputError, match="circle"):
         Outputs.at(tmp_path / "out.mp4", [tmp_path / "a"])
+
+
+def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+    with pytest.raises(InputError, match=r"cannot be written: .*notes is no folder\."):
+        Outputs.at(tmp_path / "notes" / "a.mp4", [])
+
+
+def test_odd_names_are_said_and_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Signs that a terminal obeys, and bytes that are no text."""
+    odd = os.fsdecode(b"a\n\x1b[2J\xff \xf0\x9f\x98\x80.png")
+    with pytest.raises(SystemExit, match="2"), in_sentences():
+        read_image(tmp_path / odd)
+    assert capfd.readouterr().err.endswith(r"/a\n\x1b[2J\udcff 😀.png does not exist." + "\n")
+    path, report = write(tmp_path / f"{odd}.mp4", 2), tmp_path / "a.json"
+    write_report(report, {"image": path}, path, {}, {}, {}, {"image": ["24 → 8"]})
+    told = json.loads(report.read_text(encoding="utf-8"))
+    assert told["output"]["path"] == str(path) and told["inputs"]["image"]["changes"] == ["24 → 8"]
 
 
 def test_an_error_inside_is_no_fault_of_the_file(tmp_path: Path) -> None:

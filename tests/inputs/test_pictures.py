@@ -2,6 +2,7 @@
 
 import io
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,56 @@ def test_colours_are_those_of_the_profile(tmp_path: Path, mode: str) -> None:
     else:
         assert abs(red - 60) < 6 and abs(blue - 220) < 6
     assert any("ICC" in change for change in image_changes(tmp_path / "a.png"))
+
+
+def display_p3() -> bytes:
+    """The profile of phones' pictures: sRGB's with the primaries of DCI-P3, adapted to D50."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {b"rXYZ": (0.51512, 0.24120, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189)}
+    primaries |= {b"bXYZ": (0.15710, 0.06657, 0.78407)}
+    for entry in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12):
+        if (values := primaries.get(bytes(profile[entry : entry + 4]))) is not None:
+            at = int.from_bytes(profile[entry + 4 : entry + 8], "big") + 8
+            profile[at : at + 12] = b"".join(round(65536 * v).to_bytes(4, "big", signed=True) for v in values)
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WebP", "AVIF", "TIFF", "HEIF"])
+def test_a_wide_gamut_comes_out_in_the_colours_of_the_screen(tmp_path: Path, form: str) -> None:
+    """Skin as a phone stores it in Display P3, where the same numbers are less red than in sRGB."""
+    skin, in_p3 = (205, 120, 92), (192, 124, 99)
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    path = tmp_path / f"a.{form.lower()}"
+    lossless = {"WebP": {"lossless": True}, "JPEG": {"quality": 98, "subsampling": 0}}.get(form, {"quality": 98})
+    options = {} if form in ("PNG", "TIFF") else lossless
+    Image.new("RGB", (64, 64), in_p3).save(path, form, icc_profile=display_p3(), **options)
+    assert np.abs(read_image(path)[32, 32].astype(int) - skin).max() <= 4
+    assert "colours converted by its ICC profile" in image_changes(path)
+
+
+def test_formats_that_run_programs_and_numbers_that_are_none(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    with pytest.raises(InputError, match=r"a\.eps is not a picture, or not in a known format"):
+        read_image(tmp_path / "a.eps")
+    grey_HW = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    grey_HW[0, 1:4] = np.nan, np.inf, -np.inf
+    Image.fromarray(grey_HW).save(tmp_path / "a.tiff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = read_image(tmp_path / "a.tiff")
+    assert read[0, :4].max() == 0 and read[7, 7].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("CMYK", "JPEG"), ("P", "GIF"), ("LAB", "TIFF"), ("1", "PNG"), ("RGB", "MPO")]
+)
+def test_pictures_of_print_and_of_old_look_as_they_do(tmp_path: Path, mode: str, form: str) -> None:
+    picture = Image.fromarray(pictures(1, 40, 60)[0])
+    picture.convert(mode).save(tmp_path / "a", form, **({"save_all": True} if form in ("GIF", "MPO") else {}))
+    read = read_image(tmp_path / "a").astype(int)
+    near = 130 if mode == "1" else 40 if mode == "P" else 8
+    assert np.abs(read - np.asarray(picture)).mean() < near and read.shape == (40, 60, 3)
 
 
 def test_a_damaged_profile_counts_as_none(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from making import damaged, ffmpeg, muxed, needs_ffmpeg, pictures, tones, write_clip, write_sound, write_wav
+from making import damaged, ffmpeg, muxed, needs_ffmpeg, pictures, png, tones, write_clip, write_sound, write_wav
 
-from skyreels_audio.media import AudioCodec, InputError, VideoWriter, plan_carriage, read_audio, read_sound
+from skyreels_audio.media import AudioCodec, InputError, VideoWriter, plan_carriage, probe_video, read_audio, read_sound
 
 quick = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -204,3 +204,34 @@ def test_an_edit_list_moves_the_sound_as_in_ffmpeg(tmp_path: Path) -> None:
     seconds = len(read_audio(tmp_path / "cut.mp4")) / 16000
     theirs = ffmpeg("-i", tmp_path / "cut.mp4", "-map", "0:a", "-f", "s16le", "-ar", "16000", "-ac", "1", "-")
     assert seconds == pytest.approx(len(theirs) / 2 / 16000, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["list.m3u8", "list.wav", "list.ffconcat", "s%d.png", "list.mpd", "list.sdp"])
+def test_lists_of_other_files_are_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's file is read because another one names it."""
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "secret.wav", tones(0.5))
+    for number in range(3):
+        (tmp_path / f"s{number}.png").write_bytes(png(pictures(1, 8, 8)[0]))
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nsecret.wav\n#EXT-X-ENDLIST\n"
+    dash = '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period/></MPD>'
+    sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 9 RTP/AVP 0\n"
+    words = {"list.m3u8": hls, "list.mpd": dash, "list.sdp": sdp}.get(name, "ffconcat version 1.0\nfile secret.wav\n")
+    Path(name).write_bytes(png(pictures(1, 8, 8)[0]) if name.startswith("s%") else words.encode())
+    for read in (read_audio, probe_video):
+        with pytest.raises(InputError):
+            read(Path(name))
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(192000, 2), (48000, 6), (8000, 1)])
+def test_a_flac_whose_header_counts_no_samples_is_as_long_as_its_data(tmp_path: Path, rate: int, channels: int) -> None:
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    whole = write_sound(tmp_path / "a.flac", tones(0.5, rate, channels), "flac", rate, layout)
+    data = bytearray(whole.read_bytes())
+    data[21] &= 0xF0  # the last 36 bits of STREAMINFO's length
+    data[22:26] = bytes(4)
+    (tmp_path / "b.flac").write_bytes(data)
+    assert np.array_equal(read_audio(tmp_path / "b.flac"), read_audio(whole))
+    (tmp_path / "c.flac").write_bytes(data[:42])
+    with pytest.raises(InputError, match=r"c\.flac holds no sound"):
+        read_audio(tmp_path / "c.flac")

@@ -39,6 +39,8 @@ for verb in (*VERBS, convert, page):
 def main() -> None:
     """Run the command."""
     bound_threads()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]  (names of files)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the process may go on later, as by Ctrl-C
     with in_sentences():
         app()
@@ -53,14 +55,19 @@ def in_sentences() -> Iterator[None]:
         yield
     except InputError as error:
         if local_rank() == 0:  # all processes of a machine find the same
-            print(f"Error: {error}", file=sys.stderr)
+            print(f"Error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except ConnectionError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in DISC:
             raise
-        what = error.filename or "A file"
+        what = printable(str(error.filename or "A file"))
         print(f"Error: {what} cannot be written: {error.strerror}; run the same command again.", file=sys.stderr)
         sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """One line that does to a terminal nothing but to be read: names of files may hold anything."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -35,6 +35,16 @@ def check_together(video: Path | None, audio: Path | None, only: dict[str, Any],
         raise InputError("--video needs --audio, the voice its speaker shall speak with (it may be the video itself).")
 
 
+def check_prompt(prompt: str | None) -> None:
+    """A terminal may give bytes that are no text."""
+    from skyreels_audio.media import InputError
+
+    try:
+        (prompt or "").encode()
+    except UnicodeEncodeError:
+        raise InputError("--prompt is not text: some of its bytes are no UTF-8.") from None
+
+
 def read_settings(model: Path, **given: Any) -> "Settings":
     """What is given (not None), else what the checkpoint says, else the defaults."""
     from skyreels_audio.cli.checkpoint import check_values, components, read_object

@@ -11,6 +11,7 @@ import skyreels_audio.cli.door as door
 from skyreels_audio.acceleration.ranks import rank
 from skyreels_audio.bundled import bundled
 from skyreels_audio.cli.interruption import ending_promptly
+from skyreels_audio.cli.options import LONGEST_SIDE
 from skyreels_audio.cli.outputs import SHEET_NOTE, Outputs
 from skyreels_audio.cli.progress import Progress
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from skyreels_audio.generation.settings import Settings
 
 SHEET_COLUMNS = 6
-LONGEST_SIDE = 4096  # pixels of a picture that is used; a larger one is scaled down, since no player shows more
 
 SIZE = "WIDTHxHEIGHT, SIDE, or source. [default: the checkpoint's; of weights/tiny the picture's, 1024 at most]"
 GUIDANCE = "4.5, linear:1→4.5, cosine:1→4.5 or interval:4.5@0.1-0.8; 1 is off. [default: the checkpoint's]"
@@ -116,6 +116,7 @@ def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], Outputs
     if given.image is None and given.video is None and given.prompt is None:
         given.image = bundled("examples/portrait.png")
     given.audio = given.audio or bundled("examples/voice.wav")
+    door.check_prompt(given.prompt)
     inputs = {"image": given.image, "video": given.video, "audio": given.audio}
     outputs = Outputs.at(given.output, [path for path in inputs.values() if path is not None], given.report)
     given.model = given.model or bundled("weights/tiny")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LONGEST_SIDE = 4096  # pixels; no player shows more
 SIDE_STEP = 16  # width and height are multiples of this many pixels, the side of a latent
 
 
@@ -14,6 +15,8 @@ def parse_size(text: str, step: int = SIDE_STEP) -> tuple[int, int]:
     if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
         raise InputError(f"--size is WIDTHxHEIGHT or the side of a square, such as 256x384 or 256, not {text!r}.")
     width, height = int(sides[0]), int(sides[-1])
+    if max(width, height) > LONGEST_SIDE:
+        raise InputError(f"--size {text[:40]} is too large: a side has at most {LONGEST_SIDE} pixels.")
     nearest = [max(step, round(side / step) * step) for side in (width, height)]
     if [width, height] != nearest:
         near = f"{nearest[0]}x{nearest[1]}"

@@ -33,6 +33,8 @@ class Outputs:
         for path in vars(outputs).values():
             if _resolved(path) in given:
                 raise InputError(f"{path} is an input and would be overwritten; choose another --output.")
+        if video.parent.exists() and not video.parent.is_dir():
+            raise InputError(f"{video} cannot be written: {video.parent} is no folder.")
         try:
             video.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=video.parent).close()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from skyreels_audio.faces.attention import SIDE, mesh_478
 from skyreels_audio.faces.detect import EYES, candidates, iou
-from skyreels_audio.faces.landmarks import as_68
+from skyreels_audio.faces.landmarks import LIPS_OUTER, as_68
 from skyreels_audio.faces.warp import warp
 
 CROP_SCALE = 1.5  # crop side over the longer side of the face's box
@@ -21,6 +21,7 @@ SMALLEST = 20  # pixels of height; below it the mesh network sees noise
 # How far landmarks may move, in sides of the crop, when the crop changes a little: a face's own move by 0.02 at most,
 # those that the network imagines on a face that is upside down by 0.1 and more (13 photographs).
 STEADY = 0.03
+MOST_OUTSIDE = 0.25  # share of the landmarks: pictures that end at the forehead or an ear are usual
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Face:
     score: presence in [0, 1] by the mesh network: is this a face, with its landmarks where they say.
     landmarks: float32 [478, 3], pixels (x right, y down; a pixel's centre is at +0.5), z in the same scale, towards
       the viewer negative. Order of MediaPipe's Face Mesh: 468 of the surface, then five per iris.
+    whole: whether the picture shows its lips and most of the rest; the mesh goes on beyond the picture's edge.
     """
 
     box_xyxy: np.ndarray
     score: float
     landmarks: np.ndarray
+    whole: bool = True
 
     @property
     def height(self) -> float:
@@ -126,7 +129,7 @@ def _turned_back(face: Face, quarters: int, shape: tuple[int, ...]) -> Face:
     height, width = shape[:2]
     xy = [(x, y), (width - y, x), (width - x, height - y), (y, height - x)][quarters]
     landmarks = np.column_stack([*xy, face.landmarks[:, 2]]).astype(np.float32)
-    return Face(_box(landmarks), face.score, landmarks)
+    return Face(_box(landmarks), face.score, landmarks, face.whole)
 
 
 def mesh(picture: Image.Image, crop: Crop) -> Face:
@@ -135,7 +138,13 @@ def mesh(picture: Image.Image, crop: Crop) -> Face:
     local = local / SIDE - [0.5, 0.5, 0]
     xy = crop.centre + local[:, :2] * crop.side @ crop.axes.T
     landmarks = np.concatenate([xy, local[:, 2:] * crop.side], axis=1).astype(np.float32)
-    return Face(_box(landmarks), score, landmarks)
+    return Face(_box(landmarks), score, landmarks, _is_whole(landmarks, picture.size))
+
+
+def _is_whole(landmarks: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a picture of ``size`` (W, H) shows the face."""
+    outside = ((landmarks[:, :2] < 0) | (landmarks[:, :2] > size)).any(axis=1)
+    return not outside[list(LIPS_OUTER)].any() and bool(outside.mean() < MOST_OUTSIDE)
 
 
 def _box(landmarks: np.ndarray) -> np.ndarray:

@@ -202,9 +202,11 @@ def yaw(landmarks: np.ndarray) -> float:
 
 
 def fault(face: Face) -> str | None:
-    """Why this face cannot be edited, or None: "turned away", "too small" or "hidden"."""
+    """Why this face cannot be edited, or None: "turned away", "too small", "hidden", or "cut off" by the edge."""
     if face.score < MIN_SCORE:
         return "hidden"
+    if not face.whole:
+        return "cut off"
     if face.height < MIN_HEIGHT:
         return "too small"
     if abs(yaw(face.landmarks)) > MAX_YAW:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from skyreels_audio.faces import detect_faces, portrait_crop
+from skyreels_audio.faces import Face, detect_faces, fault, portrait_crop
 from skyreels_audio.faces.align import placement
 from skyreels_audio.generation.compositing import Aligned
 from skyreels_audio.generation.conditions import Conditions
@@ -84,7 +84,7 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     ``around_face`` is False.
 
     Raises:
-        ValueError: the array is no picture.
+        ValueError: the array is no picture, or it shows only a part of a face.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -93,7 +93,11 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     image = image.convert("RGB")
     picture_HWC = np.asarray(image)
     found = detect_faces(picture_HWC)
-    face = found[0] if found else None
+    face = next((face for face in found if face.whole), None)
+    if found and face is None:
+        raise ValueError("Only a part of the face is in the picture: give one that shows all of it.")
+    if face is not None:
+        warn_of(face)
     box = portrait_crop(picture_HWC, face if around_face else None, size)
     landmarks = None
     if face is not None:
@@ -108,6 +112,14 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     }
     cut = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box)
     return Framed(np.array(cut), landmarks, about)
+
+
+def warn_of(face: Face) -> None:
+    """Say what may look wrong of a face that is to speak."""
+    if abs(degrees := round(np.degrees(face.roll))) > 45:
+        log.warning("the face in the picture is turned by %d°; it speaks as it lies.", degrees)
+    if (reason := fault(face)) is not None:
+        log.warning("the face in the picture is %s: its mouth may look wrong.", reason)
 
 
 def same_shape(image: np.ndarray | Image.Image, size: tuple[int, int]) -> bool:
@@ -189,8 +201,6 @@ def _still_source(framed: Framed) -> Source:
     """A picture that the model draws anew in every frame."""
     if framed.landmarks is None:
         log.warning("no face found in the picture; going on with the whole frame.")
-    elif abs(framed.faces["roll"]) > 45:
-        log.warning("the face in the picture is turned by %d°; it speaks as it lies.", framed.faces["roll"])
     return Source(framed.picture_HWC[None], landmarks=framed.landmarks, faces=framed.faces)
 
 

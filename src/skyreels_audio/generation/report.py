@@ -52,4 +52,5 @@ def write_report(
         "seconds": {phase: round(duration, 3) for phase, duration in seconds.items()},
     }
     with writing(path), replacing(path) as partial:
-        partial.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
+        text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # JSON's own escapes, for odd names

@@ -19,6 +19,7 @@ except ImportError:  # Windows, where a file that is open cannot be deleted: tha
     fcntl = None
 
 LONGEST_GAP = 3600.0  # seconds between two frames or sounds; above it the file's clock is damaged
+REFERRING = {"concat", "dash", "hls", "imf", "image2", "rtsp", "sdp"}  # FFmpeg's names of lists of other files
 _being_written: set[Path] = set()
 
 
@@ -50,7 +51,10 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
     path = existing_file(path)
     try:
         # "file:" so that a colon in the name means no protocol.
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
+        alone = {"protocol_whitelist": "file"}
+        with av.open(f"file:{path}", metadata_errors="replace", options=alone) as container:
+            if REFERRING & set(container.format.name.split(",")):
+                raise InputError(f"{path} is a list of other files, which are not read; give one of those.")
             yield container
     except InputError:
         raise

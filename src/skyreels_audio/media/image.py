@@ -12,6 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 from skyreels_audio.media.files import InputError, existing_file, replacing, writing
 
 MOST_PIXELS = 100_000_000  # a 12 000 × 8 000 scan; memory holds it twice while it is read
+# Of what Pillow reads: nothing that runs another program (EPS) or is rarely tried.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "ICO", "TGA")
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # bytes 8 to 12 of the file
 
 
@@ -27,7 +29,7 @@ def read_image(path: str | Path, longest: int | None = None) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower than Pillow's
-            with Image.open(path) as image:
+            with Image.open(path, formats=_formats()) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
                 if longest is not None:
@@ -51,7 +53,7 @@ def read_image(path: str | Path, longest: int | None = None) -> np.ndarray:
 
 def image_changes(path: str | Path, longest: int | None = None) -> list[str]:
     """What :func:`read_image` does to the picture at ``path``, which it can read, as phrases."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=_formats()) as image:
         frames, side = getattr(image, "n_frames", 1), max(image.size)
         said = [
             (image.getexif().get(0x0112, 1) != 1, "turned upright by its EXIF tag"),
@@ -62,6 +64,10 @@ def image_changes(path: str | Path, longest: int | None = None) -> list[str]:
             (longest is not None and side > longest, f"scaled down: its longer side from {side} to {longest} pixels"),
         ]
     return [phrase for holds, phrase in said if holds]
+
+
+def _formats() -> list[str]:
+    return [*FORMATS, *(["HEIF"] if "HEIF" in Image.OPEN else [])]
 
 
 def _register_heif(path: Path) -> None:
@@ -90,7 +96,7 @@ def _scaled_down(image: Image.Image, longest: int) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):  # one channel of 16 bits or floats, which Pillow would clip instead of scale
-        grey_HW = np.asarray(image, dtype=np.float32)
+        grey_HW = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
         white = 65535.0 if image.mode.startswith("I") else max(1.0, float(grey_HW.max()))
         grey_HW = (255 / white * grey_HW).round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey_HW[..., None], 3, axis=2)
@@ -132,7 +138,7 @@ def write_image(path: str | Path, image: np.ndarray, about: str = "") -> None:
 def image_note(path: str | Path) -> str:
     """What :func:`write_image` noted in the PNG at ``path``; empty for any other file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             return str(image.info.get("Comment", ""))
     except (OSError, ValueError, SyntaxError):
         return ""

@@ -68,19 +68,25 @@ def read_sound(path: str | Path, rate: int = SAMPLE_RATE) -> Sound:
     Raises ``InputError`` if there is no such file, no sound in it, no samples in the sound, or the file is truncated.
     """
     decoder = SoundDecoder(path, "flt", rate)
-    pairs = [_sum_and_difference(chunk_nC) for chunk_nC in decoder]
-    if not pairs:
+    means, differences = [], []
+    for chunk_nC in decoder:
+        mean_n, difference_n = _sum_and_difference(chunk_nC)
+        means.append(mean_n)
+        differences.append(difference_n)
+    if not means:
         raise InputError(f"{path} holds no sound after its picture begins.")
-    mean_n, difference_n = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    length = round(decoder.end * rate) if decoder.end < inf else len(mean_n)
-    mean_n, difference_n = mean_n[:length], difference_n[:length]  # encoders pad the last packet to a whole frame
-    if not np.isfinite(mean_n).all():
+    power, other = (sum(float(np.vdot(part_n, part_n)) for part_n in parts) for parts in (means, differences))
+    opposite = other > _OPPOSITE * power
+    heard, means, differences = differences if opposite else means, [], []  # an hour is 230 MB
+    length = round(decoder.end * rate) if decoder.end < inf else None
+    waveform_n = np.concatenate(heard)[:length]  # encoders pad the last packet to a whole frame
+    heard.clear()
+    if not np.isfinite(waveform_n).all():
         raise InputError(f"{path} is damaged: some of its samples are not numbers.")
-    seconds = len(mean_n) / rate - decoder.offset  # of the sound itself
+    seconds = len(waveform_n) / rate - decoder.offset  # of the sound itself
     if decoder.recorded and seconds < _COMPLETE * decoder.recorded:
         raise InputError(f"{path} is truncated: it holds {seconds:.2f} s of {decoder.recorded:.2f} s of sound.")
-    opposite = bool(np.vdot(difference_n, difference_n) > _OPPOSITE * np.vdot(mean_n, mean_n))
-    waveform_n = np.clip(difference_n if opposite else mean_n, -1, 1)
+    np.clip(waveform_n, -1, 1, out=waveform_n)
     lost = max(0.0, seconds - decoder.decoded) if decoder.gaps else 0.0
     return Sound(
         waveform_n, decoder.offset, lost, decoder.codec, decoder.rate, decoder.channels, decoder.tracks, opposite
@@ -91,7 +97,7 @@ def _sum_and_difference(chunk_nC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean of the channels, and the same with every second one turned over; both [n]."""
     signs_C = np.resize([1, -1], chunk_nC.shape[1])
     if len(signs_C) == 1:
-        return chunk_nC[:, 0], np.zeros(len(chunk_nC), np.float32)
+        return chunk_nC[:, 0], chunk_nC[:, 0]
     return chunk_nC.mean(1), (chunk_nC * signs_C).mean(1, dtype=np.float32)
 
 

@@ -78,6 +78,8 @@ def probe_video(path: str | Path) -> VideoInfo:
         frame = next(_decoded(container, stream), None)
         if frame is None:
             raise InputError(f"{path} is damaged or truncated: not one frame of it can be read.")
+        if min(frame.width, frame.height) < 2:
+            raise InputError(f"{path} has frames of {frame.width}×{frame.height}; at least 2×2 can be written.")
         if frame.width * frame.height > MOST_PIXELS:
             raise InputError(f"{path} has frames of {frame.width}×{frame.height}; at most 8192×4320 can be written.")
         own = stream.duration and stream.time_base or tagged_seconds(stream)
