@@ -114,7 +114,7 @@ def measure(model: str, seconds: float) -> dict[str, Any]:
     face = Face(speaker)
     idle = face.idle(6.0)
     idling = float(np.sum(face.showing)) / 6.0
-    still = apertures(idle[FPS:])
+    still = apertures(idle[FPS::5])
     memory = process.memory_info().rss
     face.planning, face.showing = [], []
     first = last = face.speak(voice_n)

@@ -28,7 +28,7 @@ WINDOW = 13  # latents
 FRAMES = FRAMES_PER_LATENT * (WINDOW - 1) + 1
 PAST = FRAMES - HOP - AHEAD  # frames
 STEPS = 4
-SIDE = 512  # pixels: a larger picture costs more to move and to encode than it shows on a page
+SIDE = 384  # pixels: a larger picture costs more to move and to encode than it shows on a page
 IDLE_SECONDS = 12
 CLOSING = 0.4  # of the way from what is shown to the idle face, in every frame
 
@@ -39,8 +39,8 @@ class PipelineSpeaker:
     def __init__(self, model: str, device: str, picture: np.ndarray) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        loading = {"dtype": torch.float32, **dict.fromkeys(PORTRAIT_COMPONENTS)}
-        self.pipe: Any = SkyReelsAudioPipeline.from_pretrained(model, **loading).to(device)
+        unneeded = dict.fromkeys(PORTRAIT_COMPONENTS)
+        self.pipe: Any = SkyReelsAudioPipeline.from_pretrained(model, **unneeded).to(device)
         if not self.pipe.moves_pixels:
             raise InputError("A live face needs a checkpoint whose latents are motion, as weights/tiny is.")
         height, width = self.size = live_size(picture)
