@@ -17,9 +17,9 @@ demo: .venv/core
 app: .venv/app
 	$(BIN)/skyreels-audio app
 
-# The server under load, kills and malformed uploads; what a live face costs.
+# The server under load, kills and malformed uploads (QUICK=1: a few of each); what a live face costs.
 bench-serving: .venv/development
-	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/serving.py $(if $(QUICK),--quick)
 
 bench-live: .venv/development
 	$(BIN)/python benchmarks/live.py

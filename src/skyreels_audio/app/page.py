@@ -25,6 +25,7 @@ LOOK = "See which face will speak"
 MAKE = "Make the video"
 CONSENT = "The people shown and heard agree to this, or they do not exist."
 EXPRESSIONS = ["as in the picture", "neutral", "smiling", "sad", "surprised", "angry"]
+ABOUT = "A face and a voice in, a talking video out. The examples are one click away."
 MOTION = "How much the head and the eyes move; at 0 the mouth alone."
 GALLERY = 12  # videos shown
 
@@ -151,7 +152,7 @@ def latest(jobs: list[tuple[Job, Status]]) -> tuple[Job, Status] | None:
 def build(service: Service) -> gr.Blocks:
     page = Page(service)
     with gr.Blocks(title="SkyReels-Audio", analytics_enabled=False) as blocks:
-        gr.HTML("<h1>Make a picture talk</h1>", padding=False)
+        gr.HTML(f"<h1>Make a picture talk</h1><p>{ABOUT}</p>", padding=False)
         with gr.Tabs():
             with gr.Tab("Make a video"):
                 _make_tab(page, blocks)
@@ -171,7 +172,7 @@ def _make_tab(page: Page, blocks: gr.Blocks) -> None:
             fields["preset"] = gr.Radio(list(PRESETS), value="good", label="Speed and size", elem_id="preset")
             _dials(fields)
             make = gr.Button(MAKE, variant="primary", elem_id="make")
-        with gr.Column():
+        with gr.Column(elem_id="outcome"):
             found = gr.HTML(elem_id="found", label="The face")
             progress = gr.HTML(elem_id="progress", html_template='<div role="status" aria-live="polite">${value}</div>')
             cancel = gr.Button("Cancel", visible=False, variant="stop", elem_id="cancel")

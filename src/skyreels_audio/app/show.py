@@ -30,9 +30,10 @@ def progress(status: Status) -> str:
         again = " (second attempt: the first one crashed)" if status.attempt > 1 else ""
         share = status.done / status.total if status.total else 0.0
         bar = f'<progress max="1" value="{share:.3f}" aria-label="{escape(phase)}">{share:.0%}</progress>'
-        # The count in the address makes the browser ask again; before the first frame the picture hides itself.
-        address = f"/api/jobs/{status.id}/preview?at={time.time():.1f}"
-        picture = f'<img class="preview" src="{address}" alt="The latest frame" onerror="this.hidden=true">'
+        picture = ""
+        if status.phase in ("decode", "write"):  # the time in the address makes the browser ask again
+            address = f"/api/jobs/{status.id}/preview?at={time.time():.1f}"
+            picture = f'<img class="preview" src="{address}" alt="The latest frame" onerror="this.hidden=true">'
         return f"<p><strong>{escape(phase)}</strong>{again}.{_left(status.seconds_left, ' Left:')}</p>{bar}{picture}"
     if status.state == "failed":
         return f'<p class="failed"><strong>It did not work.</strong> {escape(status.message or "")}</p>'

@@ -1,4 +1,4 @@
-// The live tab: a video fed from a WebSocket through Media Source, a microphone or a spoken text into it.
+// Who asks for a video is shown how far it is. The live tab: a video fed from a WebSocket through Media Source, a microphone or a spoken text into it.
 // Loaded once by the page; works on the elements inside #live.
 (() => {
   const $ = (name) => document.querySelector(`#live [data-live=${name}]`);
@@ -99,6 +99,7 @@
 
   const acts = { start, stop: () => { stop(); tell("Ended."); }, speak, listen, interrupt };
   document.addEventListener("click", (event) => {
+    if (event.target.closest("#make")) document.querySelector("#progress").scrollIntoView({ block: "nearest" });
     const act = event.target.closest("#live [data-act]")?.dataset.act;
     if (act) Promise.resolve(acts[act]()).catch((error) => tell(String(error.message || error)));
   });
