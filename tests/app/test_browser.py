@@ -212,6 +212,7 @@ def test_a_live_face_speaks_and_is_interrupted(visit: Any) -> None:
     page.get_by_role("button", name="Start").click()
     video = "#live video"
     page.wait_for_function("(s) => document.querySelector(s).currentTime > 1", arg=video)
+    page.get_by_label("Text to speak").fill("This takes a while to say, so that nobody can miss it. " * 15)
     page.get_by_role("button", name="Speak it").click()
     if SCREENSHOTS:
         page.wait_for_timeout(3000)
