@@ -57,7 +57,6 @@ def serve(options: Options) -> None:
     """Listen until interrupted."""
     import uvicorn
 
-    config = uvicorn.Config(
-        create(options), host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=2
-    )
+    how = {"log_level": "warning", "timeout_graceful_shutdown": 2, "ws_ping_timeout": 120.0}  # of slow visitors
+    config = uvicorn.Config(create(options), host=options.host, port=options.port, **how)
     uvicorn.Server(config).run()
