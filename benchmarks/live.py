@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from skyreels_audio import SkyReelsAudioPipeline
@@ -43,7 +42,8 @@ class Face:
 
     def __init__(self, speaker: PipelineSpeaker) -> None:
         self.speaker = speaker
-        self.writer = FragmentWriter(*speaker.size[::-1], FPS, SAMPLE_RATE)
+        height, width = speaker.size
+        self.writer = FragmentWriter(width, height, FPS, SAMPLE_RATE)
         self.planning: list[float] = []
         self.showing: list[float] = []
         self.bytes = 0
@@ -104,7 +104,7 @@ def interruption(speaker: PipelineSpeaker, voice_n: np.ndarray) -> float:
 
 
 def measure(model: str, seconds: float) -> dict[str, Any]:
-    picture, process = read_image(bundled("examples/portrait.png")), psutil.Process()
+    picture = read_image(bundled("examples/portrait.png"))
     voice_n = read_audio(bundled("examples/voice.wav"))
     voice_n = voice_n[: len(voice_n) // (HOP * SAMPLES) * HOP * SAMPLES]
     rounds = max(2, round(seconds * SAMPLE_RATE / len(voice_n)))
@@ -115,14 +115,12 @@ def measure(model: str, seconds: float) -> dict[str, Any]:
     idle = face.idle(6.0)
     idling = float(np.sum(face.showing)) / 6.0
     still = apertures(idle[FPS::5])
-    memory = process.memory_info().rss
     face.planning, face.showing = [], []
     first = last = face.speak(voice_n)
     for number in range(1, rounds):
         last = face.speak(voice_n)
         print(f"{number + 1} of {rounds}", f"{np.sum(face.planning) + np.sum(face.showing):.0f} s", flush=True)
     spoken = rounds * len(voice_n) / SAMPLE_RATE
-    grown = process.memory_info().rss - memory
     late = interruption(speaker, voice_n)
     pipe = SkyReelsAudioPipeline.from_pretrained(model)
     height, width = speaker.size
@@ -152,7 +150,6 @@ def measure(model: str, seconds: float) -> dict[str, Any]:
         "aperture_idle_to_speaking": round(float(still.std() / offline.std()), 2),
         "idle_change_per_frame": round(float(np.mean([np.abs(np.int16(a) - b).mean() for a, b in pairwise(idle)])), 2),
         "kilobits_per_second": round(face.bytes * 8 / 1000 / (spoken + 6.0)),
-        "memory_growth_mb": round(grown / 1e6, 1),
     }
 
 

@@ -12,7 +12,7 @@ DARK = 20
 
 class StubSpeaker:
     def __init__(self, model: str = "", device: str = "", picture: np.ndarray | None = None) -> None:
-        self.size = SIDE, SIDE
+        self.size: tuple[int, int] = SIDE, SIDE
         self.bright = DARK
 
     def speak(self, voice_n: np.ndarray, ahead_n: np.ndarray) -> Sequence[int]:

@@ -119,7 +119,8 @@ class Renderer:
         """
         from skyreels_audio.generation.report import write_report
 
-        phases, output = Phases(report), folder / "result.mp4"
+        phases: Any = Phases(report)
+        output = folder / "result.mp4"
         made, changes = self._make(request, inputs, phases)
         shown = write(replace(made, frames=phases.previewed(made.frames)), output, inputs["voice"], "aac", phases)
         write_image(folder / "sheet.png", contact_sheet(shown, SHEET_COLUMNS), SHEET_NOTE)
