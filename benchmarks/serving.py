@@ -171,7 +171,7 @@ def abuse(folder: Path, count: int, examples: int) -> dict[str, Any]:
         command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/api/openapi.json"]
         command += ["--checks", "not_a_server_error", "--max-examples", str(examples), "--seed", "1"]
         command += ["--exclude-path", "/api/jobs/{id}/events"]
-        checked = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+        checked = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=folder)
         left = [path for path in (server.options.folder / "uploads").rglob("raw")]
         return {
             "uploads": len(codes),

@@ -20,7 +20,7 @@ from skyreels_audio.app.worker import speed_key
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
 STUB = "stub_renderer:StubRenderer"
-PATIENCE = 600.0  # seconds; the machine may be slow and busy
+PATIENCE = 300.0  # seconds; the machine may be slow and busy
 
 
 def free_port() -> int:
