@@ -23,7 +23,7 @@ from skyreels_audio.synthetic.photograph import Framing, animate_photograph, fra
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.synthetic.rig import Material, Rig
 from skyreels_audio.synthetic.subject import Subject, rotation_matrices
-from skyreels_audio.synthetic.teeth import lay_teeth, skin_brightness, teeth_of
+from skyreels_audio.synthetic.teeth import lay_teeth, skin_brightness, teeth_of, usual_teeth
 from skyreels_audio.synthetic.visemes import to_arkit
 
 SIZE = 256  # side of the aligned frame
@@ -31,8 +31,9 @@ FRAMES, FROM_REST, BETWEEN = 14, 13, 9  # of a clip; pairs from its first frame,
 JITTER = 0.04, 0.012  # deviation of a face's size and place from the frame's rule: landmarks are never exact
 TURNS = {"drawn": np.radians([16, 10, 5]), "photograph": np.radians([9, 6, 4])}  # deviation of yaw, pitch, roll
 STRETCH = 0.22  # source pixels per target pixel below which a surface was too folded in the source to be moved
-REAL_TEETH = 0.75  # of the clips that look like photographs show the teeth of somebody who smiles in one
+OWN_TEETH = 0.5  # of the clips show teeth of their own, taken from a photograph of somebody who smiles
 TRIES = 8  # pictures that are looked at for teeth
+UNSEEN = 1.6, 15  # how many times the teeth that a source shows, and how many pixels more, a target may show
 NEAR = 0.004  # metres by which a point may lie behind what its place in the source shows
 GRIN = {"mouthSmile": 0.9, "mouthUpperUp": 0.75, "mouthLowerDown": 0.55, "jawOpen": 0.06, "cheekSquint": 0.5}
 SMILES = (
@@ -148,7 +149,8 @@ class PairFactory:
             return None
 
     def _render(self, subject: Subject, turn: np.ndarray, curves_TC: np.ndarray, rng: np.random.Generator) -> PairClip:
-        rest_N = sample_rest(curves_TC, rng)
+        teeth = self._own_teeth(rng) if subject.look is None else None
+        rest_N = sample_rest(curves_TC, rng) if teeth is None else expression(GRIN, rng.uniform(0.5, 1.2)).clip(0, 1)
         codes = []
         for _ in range(FRAMES - 1):
             code_N = sample_code(curves_TC, rng)
@@ -168,8 +170,17 @@ class PairFactory:
             pairs.append((int(source), int(target)))
             codes_PN.append(poses_TN[target])
         own = self.renderer.places(subject, motion, [(t, t) for t in range(FRAMES)])
+        teeth_THW = own[..., 3] == Material.TEETH + 1
+        if subject.look is None:
+            gain = skin_brightness(frames[0], SIZE * np.array(FACE_BOX))
+            picture = usual_teeth() if teeth is None else teeth
+            frames = lay_teeth(frames, teeth_THW, self.renderer.seen(subject, motion, 0), picture, gain)
+        if teeth is not None:  # what their owner alone knows cannot be painted, only moved
+            shown_T, (times, more) = teeth_THW.sum((1, 2)), UNSEEN
+            known = [shown_T[target] < times * shown_T[source] + more for source, target in pairs]
+            pairs = [pair for pair, k in zip(pairs, known, strict=True) if k]
+            codes_PN = [code for code, k in zip(codes_PN, known, strict=True) if k]
         places = self.renderer.places(subject, motion, pairs)
-        frames = self._with_real_teeth(frames, own[..., 3] == Material.TEETH + 1, subject, motion, rng)
         near = depth_of(subject, NEAR)
         box = tuple(
             slice(round(a * SIZE), round(b * SIZE)) for a, b in ((FACE_BOX[1], FACE_BOX[3]), (FACE_BOX[0], FACE_BOX[2]))
@@ -188,21 +199,12 @@ class PairFactory:
             visible_PHW=np.stack([v[box] for v in visible]),
         )
 
-    def _with_real_teeth(
-        self, frames_THWC: np.ndarray, teeth_THW: np.ndarray, subject: Subject, motion: Motion, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Frames whose upper teeth are those of a photograph, where one is found that shows some."""
-        if subject.look or not self.photographs or rng.random() > REAL_TEETH:
-            return frames_THWC
-        for path in rng.choice(self.photographs, TRIES):  # pyright: ignore[reportArgumentType, reportCallIssue]
-            if (teeth := teeth_of(path)) is not None:
-                break
-        else:
-            return frames_THWC
-        low, high = np.array(FACE_BOX[:2]) * SIZE, np.array(FACE_BOX[2:]) * SIZE
-        gain = skin_brightness(frames_THWC[0], np.r_[low, high]) * rng.uniform(0.85, 1.1)
-        pixels_V3 = self.renderer.seen(subject, motion, 0)
-        return lay_teeth(frames_THWC, teeth_THW, pixels_V3, teeth, gain)
+    def _own_teeth(self, rng: np.random.Generator) -> np.ndarray | None:
+        """Teeth from a photograph, for some clips, where one is found that shows any."""
+        if not self.photographs or rng.random() > OWN_TEETH:
+            return None
+        chosen = (self.photographs[int(i)] for i in rng.integers(len(self.photographs), size=TRIES))
+        return next((teeth for path in chosen if (teeth := teeth_of(path)) is not None), None)
 
 
 def flow_between(source_HW4: np.ndarray, places_HW4: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@ Upper teeth belong to the skull. In frames of one head in one pose they stay whe
 serves every frame, and the rig's flow stays exact.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,19 @@ SHOWN = 0.035  # inner-lip gap over face height from which teeth are worth takin
 RIM = 0.14  # of the gap, next to either lip, that is left out: lips are not teeth
 FULL = 0.6  # least brightness near the lower lip over that of the middle: else it is not teeth that meet the lip
 BRIGHT = 0.55, 1.35  # brightness of teeth over that of the brighter half of the face
+STORED = 1.28  # brightness over the skin's that 255 stands for in the file of usual teeth
 REACH = 0.026  # half the width of an arch that a wide smile shows, metres on the template
 HEIGHT = 0.0095  # of its incisors
+
+
+@cache
+def usual_teeth() -> np.ndarray:
+    """Those that everybody has whose own are unknown, alike on both sides: what cannot be known must be learnable.
+
+    Made of webmorph-smiling-030 (Face Research Lab London Set; DeBruine & Jones, 2017; CC BY 4.0).
+    """
+    with as_file(files("skyreels_audio.synthetic") / "assets" / "teeth.png") as path:
+        return read_image(path).astype(np.float32) * (STORED / 255)
 
 
 @lru_cache(maxsize=1024)
