@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from skyreels_audio.synthetic.motion import EXPRESSIONS, GESTURES, HEADS, MOUTH_ONLY, Manner, animate, to_frames
+from skyreels_audio.synthetic.motion import (
+    EXPRESSIONS,
+    GESTURE_REACH,
+    GESTURES,
+    HEADS,
+    MOUTH_ONLY,
+    Manner,
+    animate,
+    to_frames,
+)
 from skyreels_audio.synthetic.rig import ACTIONS
 from skyreels_audio.synthetic.visemes import VISEME_CHANNELS, to_arkit
 
@@ -40,6 +49,7 @@ def test_heads_stay_within_their_limits(head, gesture):
             Manner(head=head, gesture=gesture)
         return
     turn, shift = HEADS[head]
+    turn = max(turn, GESTURE_REACH if gesture else 0)
     for seed in range(5):
         motion = animate(*speech(), np.random.default_rng(seed), Manner(head=head, gesture=gesture))
         assert np.abs(motion.rotation_T3).max() <= turn and np.abs(motion.translation_T3).max() <= shift

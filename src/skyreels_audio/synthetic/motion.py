@@ -20,6 +20,7 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
 # Head motion: limits of rotation (radians) and translation (metres), before a gesture adds to them.
 HEADS = {"still": (0.0, 0.0), "slight": (np.radians(2.5), 0.002), "lively": (np.radians(7.0), 0.005)}
 GESTURES = {"nodding": (1, 1.0), "shaking": (0, 1.4)}  # axis of rotation, relative size
+GESTURE_REACH = np.radians(4.5)
 # Where somebody looks instead of into the camera: yaw to their left and pitch down, radians.
 DIRECTIONS = {
     "looking left": (np.radians(9), 0.0),
@@ -176,7 +177,7 @@ def _blinks(frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _head(manner: Manner, stress_T: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation and translation [T, 3]: slow drift, a dip of the chin on stress, and the gesture.
+    """Rotation and translation [T, 3]: slow drift, a dip of the chin on stress, and the gesture, also in time with it.
 
     Both start from zero, so that the first frame shows the head as the portrait framed it.
     """
@@ -189,15 +190,26 @@ def _head(manner: Manner, stress_T: np.ndarray, rng: np.random.Generator) -> tup
     translation_T3 = np.stack([0.5 * _drift(frames, rng.uniform(0.4, 0.9), rng) for _ in range(3)], 1)
     if manner.gesture in GESTURES:
         axis, size = GESTURES[manner.gesture]
-        time_T = np.arange(frames) / FPS
-        often = np.clip(0.6 + 0.8 * _drift(frames, 0.6, rng), 0, 1)
-        rotation_T3[:, axis] += size * often * np.sin(2 * np.pi * rng.uniform(1.2, 2.2) * time_T)
+        rotation_T3 *= 0.4
+        rotation_T3[:, axis] += rng.uniform(0.8, 1.3) * size * _beat(stress_T)
+        turn = max(turn, GESTURE_REACH)
     rotation_T3, translation_T3 = rotation_T3 - rotation_T3[:1], translation_T3 - translation_T3[:1]
     rotation_T3 = turn * np.tanh(rotation_T3)
     if manner.gesture in DIRECTIONS:
         arrival_T = 1 - np.exp(-np.square(np.arange(frames) / FPS / TURNING))
         rotation_T3[:, :2] += arrival_T[:, None] * rng.uniform(0.7, 1.3) * np.array(DIRECTIONS[manner.gesture])
     return rotation_T3.astype(np.float32), (shift * np.tanh(translation_T3)).astype(np.float32)
+
+
+def _beat(stress_T: np.ndarray) -> np.ndarray:
+    """What goes to and fro with the stresses of speech, once or twice a second, of unit deviation.
+
+    A gesture in time with the voice can be learnt from it; one that begins anywhere has zero for its mean.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    beat_T = gaussian_filter1d(stress_T, 2.5) - gaussian_filter1d(stress_T, 7)
+    return beat_T / max(float(beat_T.std()), 1e-3)
 
 
 def _gaze(frames: int, rng: np.random.Generator) -> np.ndarray:
