@@ -106,25 +106,20 @@ class MotionTask:
         return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
 
     def adversarial_losses(self, motion: Motion, batch: Batch, first_row: int) -> dict[str, Tensor]:
-        """Hinge losses where something is painted: both sides in one step, neither's gradient reaches the other.
-
-        Judged on whole mouths, nine patches of ten are moved pixels that no discriminator can tell from true ones.
-        """
+        """Hinge losses on the mouth: both sides in one step, since neither's gradient reaches the other's weights."""
         top, bottom, left, right = MOUTH_BOX
         box = (..., slice(top - first_row, bottom - first_row), slice(left, right))
         discriminator: Any = self.modules["discriminator"]
         source, true, made = batch.source_B3HW[box], batch.target_B3HW[box], motion.apply(batch.source_B3HW)[box]
         real, fake = discriminator(true, source), discriminator(made.detach(), source)
-        hidden = F.adaptive_max_pool2d(1 - batch.visible_B1HW[box], real[-1].shape[-2:])
-        painted = hidden / hidden.mean().clamp(min=1e-3)
-        learning = (painted * (F.relu(1 - real[-1]) + F.relu(1 + fake[-1]))).mean()
+        learning = F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
         frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
         judged = torch.func.functional_call(discriminator, frozen, (made, source))
         matching = torch.stack([(a - b.detach()).abs().mean() for a, b in zip(judged[:-1], real[:-1], strict=True)])
         weight = self.recipe.adversarial_weight
         return {
             "discriminator": learning,
-            "adversarial": -weight * (painted * judged[-1]).mean(),
+            "adversarial": -weight * judged[-1].mean(),
             "features": FEATURES * matching.sum(),
         }
 
