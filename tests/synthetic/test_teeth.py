@@ -32,13 +32,13 @@ def test_closed_lips_give_no_teeth_and_open_ones_what_is_between_them(monkeypatc
     points = face.landmarks.copy()
     points[INNER_LOWER, 1] += 0.06 * (face.box_xyxy[3] - face.box_xyxy[1])
     shown = Image.fromarray(image)
-    ImageDraw.Draw(shown).polygon([tuple(p) for p in points[INNER_UPPER + INNER_LOWER[::-1], :2]], fill=(200, 190, 180))
+    ImageDraw.Draw(shown).polygon([tuple(p) for p in points[INNER_UPPER + INNER_LOWER[::-1], :2]], fill=(75, 72, 68))
     monkeypatch.setattr(teeth, "detect_faces", lambda picture: [replace(face, landmarks=points)])
     monkeypatch.setattr(teeth, "read_image", lambda path: np.asarray(shown))
     seen = teeth_of(Path("smiling"))
     assert seen is not None
     middle = seen[:, ACROSS // 3 : -ACROSS // 3]
-    wanted = np.array([200, 190, 180]) / 255 / skin_brightness(np.asarray(shown), face.box_xyxy)
+    wanted = np.array([75, 72, 68]) / 255 / skin_brightness(np.asarray(shown), face.box_xyxy)
     assert np.abs(middle.mean((0, 1)) - wanted).max() < 0.03
 
 
