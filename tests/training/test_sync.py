@@ -15,7 +15,7 @@ from tests.training.small_task import options
 MODEL = {"embedding": 16, "scale": 0.0625, "side": 64, "normalise": True, "zero_edges": False}
 
 
-def example(number: int, held_out: bool) -> Example:
+def example(number: int, held_out: bool, manifest: str = "m") -> Example:
     """A bright bar whose height is what the sound says, anew in every frame."""
     rng = np.random.default_rng(number)
     heights = rng.integers(4, 60, 50)
@@ -24,7 +24,7 @@ def example(number: int, held_out: bool) -> Example:
         frame[:height, 20:44] = 220
     coefficients = rng.normal(0, 0.3, (13, 200)).astype(np.float32)
     coefficients += np.linspace(0, 2, 13)[:, None].astype(np.float32) * np.repeat((heights - 30) / 8, 4)
-    return Example(pictures, coefficients.astype(np.float32), held_out, 0)
+    return Example(pictures, coefficients.astype(np.float32), held_out, manifest)
 
 
 @pytest.fixture
@@ -49,10 +49,20 @@ def test_it_learns_which_sound_belongs_to_which_lips(recipe):
     with state.averaging() as averaged:
         told = task.evaluate(averaged, 40)
         task.export(averaged, recipe.output / "export")
-    assert told["held_out/0/pair_accuracy_window"] > 0.6
+    assert told["held_out/m/pair_accuracy_window"] > 0.6
     loaded = SyncNet.from_pretrained(recipe.output / "export")
     stored = load_file(recipe.output / "export" / "diffusion_pytorch_model.safetensors")
     assert loaded.config.side == 64 and stored["netfclip.0.weight"].dtype == torch.float16
+
+
+def test_strangers_are_measured_on_and_never_trained_on(recipe, tmp_path, monkeypatch):
+    write_manifest([ManifestRow("s.mp4", 0.0, 2.0, 25.0, f"{20:064x}")], tmp_path / "strangers.parquet")
+    monkeypatch.setattr(
+        sync, "load_example", lambda row, model, folder, name: example(int(row.hash, 16), row.hash[-1] == "7", name)
+    )
+    task = SyncTask(recipe.model_copy(update={"strangers": [tmp_path / "strangers.parquet"]}), torch.device("cpu"))
+    assert {x.manifest for x in task.train} == {"m"} and len(task.train) == 7
+    assert {name.split("/")[1] for name in task.evaluate(task.modules, 0)} == {"m", "strangers"}
 
 
 def test_without_clips_of_both_kinds_it_says_so(recipe, monkeypatch):

@@ -23,6 +23,7 @@ class SyncRecipe(Strict):
     output: Path
     seed: int = 0
     manifests: list[Path]
+    strangers: list[Path] = []  # manifests of people that no other has, only measured on
     model: dict[str, Any] = {}  # of SyncNet
     windows: int = 20  # of a clip, one per frame
     temperature: float = 0.07

@@ -4,7 +4,7 @@ Of a few clips, several windows of each: every window of lips has to pick its so
 (InfoNCE, van den Oord et al. 2018). Most of them are of the same clip, so voice and face give nothing away.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Example:
     pictures: np.ndarray
     coefficients: np.ndarray
     held_out: bool
-    manifest: int
+    manifest: str
 
 
 class SyncTask:
@@ -43,10 +43,10 @@ class SyncTask:
         model: Any = SyncNet(**recipe.model)
         self.modules = nn.ModuleDict({"syncnet": model.to(device)})
         examples = [
-            example
-            for number, manifest in enumerate(recipe.manifests)
+            replace(example, held_out=example.held_out or manifest in recipe.strangers)
+            for manifest in (*recipe.manifests, *recipe.strangers)
             for row in read_manifest(manifest)
-            if (example := load_example(row, model, recipe.output / "crops", number)) is not None
+            if (example := load_example(row, model, recipe.output / "crops", manifest.stem)) is not None
         ]
         self.train = [x for x in examples if not x.held_out and len(x.pictures) >= recipe.windows + WINDOW]
         self.held_out = [x for x in examples if x.held_out and len(x.pictures) >= SECOND + WINDOW + OFF_SYNC[1]]
@@ -108,7 +108,7 @@ class SyncTask:
         copy.deepcopy(averaged["syncnet"]).to("cpu", torch.float16).save_pretrained(folder)  # pyright: ignore[reportCallIssue]
 
 
-def load_example(row: ManifestRow, model: SyncNet, folder: Path, manifest: int) -> Example | None:
+def load_example(row: ManifestRow, model: SyncNet, folder: Path, manifest: str) -> Example | None:
     """The clip, cropped once and kept under ``folder``; None if it has no face or cannot be read."""
     side, region = model.config.side, "-".join(f"{100 * share:.0f}" for share in model.config.region)
     path = folder / f"{side}-{region}" / f"{row.key}.npy"
