@@ -72,6 +72,11 @@ metric-sanity: .venv/development
 tables: .venv/development
 	$(BIN)/python benchmarks/tables.py
 
+# Audio guidance, audio RoPE, joint training and the mask loss at tiny scale → docs/results/ablations.md.
+.PHONY: ablations
+ablations: .venv/development
+	$(BIN)/python benchmarks/ablations.py
+
 # A thousand damaged files and two hundred broken model folders at the door → docs/results/robustness.md.
 .PHONY: fuzz
 fuzz: .venv/development

@@ -1,7 +1,7 @@
 """What training stands on this machine: kills it survives, and how fast the tiny geometry goes.
 
     python benchmarks/training.py --kills 20     # kill -9 at random moments, then compare bit for bit
-    python benchmarks/training.py --steps 30     # tokens per second, model FLOP utilisation
+    python benchmarks/training.py --steps 30     # tokens per second, model FLOP utilisation, waiting for data
 
 The model is `weights/tiny`'s transformer or that of ``--model``; batches are noise of its shape, so that only the
 trainer is measured. MFU needs the peak of the machine, ``--peak`` in FLOP/s; by default the
@@ -37,10 +37,9 @@ class Noise:
     fingerprint = "noise"
 
     def __init__(self, config: dict[str, Any], side: int) -> None:
-        self.config, self.side, self.seconds = config, side, 0.0
+        self.config, self.side = config, side
 
     def batch(self, step: int, samples: range) -> Batch:
-        began = time.perf_counter()
         channels, count = self.config["out_channels"], len(samples)
         generator = generator_of(step, samples.start)
         clean = torch.randn(count, channels, LATENTS, self.side, self.side, generator=generator)
@@ -56,7 +55,6 @@ class Noise:
             known_B4THW=known,
             video_positions_T=latent_positions(LATENTS).expand(count, -1),
         )
-        self.seconds += time.perf_counter() - began
         return Batch(clean, conditions)
 
     def held_out(self, number: int) -> Batch | None:
@@ -121,27 +119,39 @@ def peak_flops() -> float:
     size, best = 1024, 0.0
     a, b = torch.randn(2, size, size)
     for _ in range(8):
-        began = time.perf_counter()
+        began = time.process_time()
         torch.mm(a, b)
-        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+        best = max(best, 2 * size**3 / (time.process_time() - began))
     return best
 
 
 def speed(model: Path, steps: int, batch: int, side: int, peak: float | None) -> None:
+    """Steps in processor seconds, which others on the machine do not lengthen; waiting in seconds of the clock."""
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         task = task_of(model, Path(place), steps, batch, side)
-        marks: list[float] = []
+        marks: list[tuple[float, float]] = []
+        waited, read = [0.0], task.read
+
+        def timed_read(step: int, samples: range) -> Batch:
+            began = time.perf_counter()
+            read_batch = read(step, samples)
+            waited[0] += (time.perf_counter() - began) if marks else 0.0
+            return read_batch
+
+        task.read = timed_read
         options = task.recipe.optimisation.model_copy(update={"save_every": 10**9, "spike": None})
-        fit(task, options, Path(place), on_step=lambda step, loss: marks.append(time.perf_counter()))
-    seconds = sorted(b - a for a, b in zip(marks, marks[1:], strict=False))
+        on_step = lambda step, loss: marks.append((time.process_time(), time.perf_counter()))  # noqa: E731
+        fit(task, options, Path(place), on_step=on_step)
+    seconds = sorted(b[0] - a[0] for a, b in zip(marks, marks[1:], strict=False))
     median = seconds[len(seconds) // 2]
     patch = task.config.patch_size[1]
     tokens = batch * LATENTS * (side // patch) ** 2
     weights = sum(p.numel() for name, p in task.modules.named_parameters() if "blocks" in name)
     used = 6 * weights * tokens / median / (peak or peak_flops())
-    source: Any = task.source
+    print(f"{weights:,} weights in blocks, {tokens} tokens a step")
     print(f"{median:.3f} s a step (median of {len(seconds)}), {tokens / median:,.0f} tokens/s, MFU {used:.2f}")
-    print(f"making batches took {source.seconds / (marks[-1] - marks[0]):.1%} of the time, beside the computing")
+    print(f"the trainer waited for batches {waited[0] / (marks[-1][1] - marks[0][1]):.1%} of the time")
 
 
 def main() -> None:

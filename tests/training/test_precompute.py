@@ -13,6 +13,7 @@ import torch
 
 from skyreels_audio import media
 from skyreels_audio.generation.encoders import encode_reference
+from skyreels_audio.generation.lora import load_loras
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError, VideoWriter
 from skyreels_audio.models.convert import convert_backbone
@@ -34,6 +35,7 @@ from tests.models.tiny_checkpoints import save_diffusers, save_whisper
 from tests.training.small_task import options
 
 PORTRAIT = Path(__file__).parents[1] / "faces" / "portrait.jpg"
+RECIPES = Path(__file__).parents[2] / "recipes"
 SIZE, LATENTS = (64, 64), (3, 2)
 CPU = torch.device("cpu")
 
@@ -290,6 +292,24 @@ def test_two_stages_and_a_video(made, tmp_path):
     output = pipeline(picture, tone(0.2), "a woman", num_inference_steps=1, window=3, overlap=2)
     frames = list(output.frames)
     assert len(frames) == 5 and frames[0].shape[2] == 3
+
+
+def test_ones_own_videos_become_a_lora(made, tmp_path):
+    """The recipe as it ships, with the road's folders and two steps: adapters that a pipeline loads and that show."""
+    changes = {"model": str(made / "model"), "data": [str(made / "shards")], "output": str(tmp_path / "run")}
+    changes |= {"optimisation.steps": 2, "optimisation.batch": 2, "optimisation.warmup_steps": 0}
+    changes |= {"optimisation.learning_rate": 0.1, "optimisation.tracker": "none", "held_out_batches": 0}
+    folder = train(RECIPES / "personal-lora.yaml", device="cpu", changes=changes)
+    pipeline: Any = SkyReelsAudioPipeline.from_pretrained(made / "model", dtype=torch.float32)
+
+    def video() -> np.ndarray:
+        generator = torch.Generator().manual_seed(0)
+        given = {"num_inference_steps": 1, "window": 3, "overlap": 2, "generator": generator}
+        return np.stack(list(pipeline(media.read_image(PORTRAIT), tone(0.2), "a woman", **given).frames))
+
+    before = video()
+    load_loras(pipeline, [str(folder / "pytorch_lora_weights.safetensors")])
+    assert np.abs(video().astype(int) - before).max() > 2
 
 
 def test_shards_of_another_model_are_refused(made, tmp_path):

@@ -122,7 +122,8 @@ class FlowTask:
         if self.next is not None and self.next[0] == (step, samples):
             batch = self.next[1].result()
         else:
-            batch = self.source.batch(step, samples)
+            with torch.autocast(self.device.type, enabled=False):  # as it is in the reader's own thread
+                batch = self.source.batch(step, samples)
         each, parts = len(samples), self.recipe.optimisation.accumulation
         number = samples.start // each
         last = number % parts == parts - 1
