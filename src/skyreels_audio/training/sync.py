@@ -1,7 +1,8 @@
 """Training of our own sync expert: windows of lips and of sound that belong together, among many that do not.
 
 Of a few clips, several windows of each: every window of lips has to pick its sound out of all others of the batch
-(InfoNCE, van den Oord et al. 2018). Most of them are of the same clip, so voice and face give nothing away.
+(InfoNCE, van den Oord et al. 2018). Many of them are of the same clip, so voice and face give nothing away. Windows of
+neighbouring frames share four of five, so they share the target too.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ CROP = 224
 OFF_SYNC = 5, 15
 """By how many frames sound is shifted that counts as out of sync."""
 SECOND = LABEL_FPS
+NEIGHBOURS = 1.0
+"""Deviation, in frames, of the target around a window's own sound."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,10 @@ class SyncTask:
         sound = model.embed_audio(sound_BCM.to(self.device)).flatten(0, 1)
         logits = F.normalize(lips, dim=-1) @ F.normalize(sound, dim=-1).T / self.recipe.temperature
         own = torch.arange(len(logits), device=self.device)
-        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        apart = own[:, None] - own
+        same = own[:, None] // self.recipe.windows == own // self.recipe.windows
+        target = torch.softmax((-((apart / NEIGHBOURS) ** 2) / 2).masked_fill(~same, -torch.inf), 1)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         found = (logits.detach().argmax(1) - own).abs() <= 1
         return loss, {"within_one_frame_in_batch": float(found.float().mean())}
 
