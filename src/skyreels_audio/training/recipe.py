@@ -27,6 +27,7 @@ class SyncRecipe(Strict):
     model: dict[str, Any] = {}  # of SyncNet
     windows: int = 20  # of a clip, one per frame
     temperature: float = 0.07
+    guided: int = 0  # steps in which both towers first learn to tell the sound's own coefficients
     optimisation: Optimisation
 
 

@@ -2,7 +2,8 @@
 
 Of a few clips, several windows of each: every window of lips has to pick its sound out of all others of the batch
 (InfoNCE, van den Oord et al. 2018). Many of them are of the same clip, so voice and face give nothing away. Windows of
-neighbouring frames share four of five, so they share the target too.
+neighbouring frames share four of five, so they share the target too. From nothing this stays at chance for long; so at
+first both towers learn what the sound is like by itself, which brings them into one space.
 """
 
 from dataclasses import dataclass, replace
@@ -70,9 +71,14 @@ class SyncTask:
         faces_B3FHW = torch.from_numpy(np.stack(pictures)).permute(0, 4, 1, 2, 3).float()
         model: Any = self.modules["syncnet"]
         lips = model.embed_pictures(disturb(faces_B3FHW).to(self.device)).flatten(0, 1)
-        sound_BCM = disturb_sound(torch.from_numpy(np.stack(coefficients)))
-        sound = model.embed_audio(sound_BCM.to(self.device)).flatten(0, 1)
-        logits = F.normalize(lips, dim=-1) @ F.normalize(sound, dim=-1).T / self.recipe.temperature
+        clean_BCM = torch.from_numpy(np.stack(coefficients))
+        sound = model.embed_audio(disturb_sound(clean_BCM).to(self.device)).flatten(0, 1)
+        lips, sound = F.normalize(lips, dim=-1), F.normalize(sound, dim=-1)
+        if step < self.recipe.guided:
+            target = described(clean_BCM, lips.shape[-1]).to(self.device)
+            by_lips, by_sound = ((x * target).sum(-1).mean() for x in (lips, sound))
+            return 2 - by_lips - by_sound, {"told_by_lips": float(by_lips.detach()), "told": float(by_sound.detach())}
+        logits = lips @ sound.T / self.recipe.temperature
         own = torch.arange(len(logits), device=self.device)
         apart = own[:, None] - own
         same = own[:, None] // self.recipe.windows == own // self.recipe.windows
@@ -159,6 +165,16 @@ def disturb(pictures_B3FHW: Tensor) -> Tensor:
         small = F.avg_pool3d(moved, (1, factor, factor))
         moved = F.interpolate(small, (frames, height, width), mode="trilinear")
     return (moved + 5 * torch.rand(count, 1, 1, 1, 1) * torch.randn_like(moved)).clamp(0, 255)
+
+
+def described(mfcc_BCM: Tensor, width: int) -> Tensor:
+    """What each window of 0.2 s sounds like, of length 1 [B · N, width]: its coefficients at five times, the loudness
+    first, as they differ from the clip's mean."""
+    centred = mfcc_BCM - mfcc_BCM.mean(2, keepdim=True)
+    centred = centred / centred.std(dim=(0, 2), keepdim=True)
+    windows_BNC5 = centred.unfold(2, WINDOW * MFCC_PER_FRAME, MFCC_PER_FRAME).unflatten(-1, (WINDOW, -1)).mean(-1)
+    told = windows_BNC5.transpose(1, 2).flatten(2).flatten(0, 1)[:, :width]
+    return F.normalize(F.pad(told, (0, width - told.shape[1])), dim=-1)
 
 
 def disturb_sound(mfcc_BCM: Tensor) -> Tensor:
