@@ -25,6 +25,8 @@ CROP = 224
 OFF_SYNC = 5, 15
 """By how many frames sound is shifted that counts as out of sync."""
 SECOND = LABEL_FPS
+DRAWS = 8
+"""Shifts that each held-out clip is judged with."""
 NEIGHBOURS = 1.0
 """Deviation, in frames, of the target around a window's own sound."""
 
@@ -99,20 +101,24 @@ class SyncTask:
             pictures = torch.from_numpy(np.array(example.pictures)).permute(3, 0, 1, 2)[None].to(self.device)
             lips = model.embed_pictures(pictures.float())[0]
             sound = model.embed_audio(torch.from_numpy(example.coefficients)[None].to(self.device))[0]
-            count = min(len(lips), len(sound))
-            shift = int(rng.integers(OFF_SYNC[0], OFF_SYNC[1] + 1)) * int(rng.choice([-1, 1]))
-            place = torch.arange(max(-shift, 0), count - max(shift, 0))
-            true = (lips[place] - sound[place]).norm(dim=1)
-            off = (lips[place] - sound[place + shift]).norm(dim=1)
-            windows = float((true < off).float().mean())
-            seconds = (true.unfold(0, SECOND, 1).mean(1) < off.unfold(0, SECOND, 1).mean(1)).float().mean()
-            planted = int(rng.integers(-10, 11))
-            first = slice(max(-planted, 0), count - max(planted, 0))
-            later = slice(max(planted, 0), count - max(-planted, 0))
-            found = model.compare(lips[first], sound[later]).offset + planted
-            for name, hit in zip(names, (windows, float(seconds), float(abs(found) <= 1)), strict=True):
-                hits.setdefault(f"held_out/{example.manifest}/{name}", []).append(hit)
+            for _ in range(DRAWS):
+                for name, hit in zip(names, self.judged(model, lips, sound, rng), strict=True):
+                    hits.setdefault(f"held_out/{example.manifest}/{name}", []).append(hit)
         return {name: float(np.mean(values)) for name, values in hits.items()}
+
+    def judged(self, model: Any, lips_ND: Tensor, sound_ND: Tensor, rng: np.random.Generator) -> tuple[float, ...]:
+        """The share of windows, and of seconds, in which sound in sync is nearer; whether a planted offset is found."""
+        count = min(len(lips_ND), len(sound_ND))
+        shift = int(rng.integers(OFF_SYNC[0], OFF_SYNC[1] + 1)) * int(rng.choice([-1, 1]))
+        place = torch.arange(max(-shift, 0), count - max(shift, 0))
+        true = (lips_ND[place] - sound_ND[place]).norm(dim=1)
+        off = (lips_ND[place] - sound_ND[place + shift]).norm(dim=1)
+        seconds = true.unfold(0, SECOND, 1).mean(1) < off.unfold(0, SECOND, 1).mean(1)
+        planted = int(rng.integers(-10, 11))
+        first = slice(max(-planted, 0), count - max(planted, 0))
+        later = slice(max(planted, 0), count - max(-planted, 0))
+        found = model.compare(lips_ND[first], sound_ND[later]).offset + planted
+        return float((true < off).float().mean()), float(seconds.float().mean()), float(abs(found) <= 1)
 
     def export(self, averaged: nn.ModuleDict, folder: Path) -> None:
         import copy
