@@ -8,7 +8,7 @@ from skyreels_audio.models.syncnet import SyncNet
 from skyreels_audio.training import sync
 from skyreels_audio.training.manifest import ManifestRow, write_manifest
 from skyreels_audio.training.recipe import SyncRecipe
-from skyreels_audio.training.sync import Example, SyncTask, described, disturb, disturb_sound
+from skyreels_audio.training.sync import Example, SyncTask, disturb, disturb_sound
 from skyreels_audio.training.trainer import fit
 from tests.training.small_task import options
 
@@ -33,19 +33,19 @@ def recipe(tmp_path, monkeypatch) -> SyncRecipe:
     write_manifest(rows, tmp_path / "m.parquet")
     monkeypatch.setattr(sync, "load_example", lambda row, *given: example(int(row.hash, 16), int(row.hash, 16) > 5))
     optimisation = options(steps=40, batch=4, save_every=40, sample_every=40, ema_decay=0.9, learning_rate=0.005)
-    given = {"output": tmp_path / "run", "manifests": [tmp_path / "m.parquet"], "model": MODEL, "windows": 8}
+    given = {"output": tmp_path / "run", "manifests": [tmp_path / "m.parquet"], "model": MODEL, "windows": 6}
     return SyncRecipe(task="sync", **given, optimisation=optimisation)
 
 
 def test_it_learns_which_sound_belongs_to_which_lips(recipe):
-    """Untrained it finds one of 32 windows; then far more, and the export is the network that was trained."""
+    """Untrained it finds one of 24 windows; then far more, and the export is the network that was trained."""
     torch.manual_seed(0)
     task = SyncTask(recipe, torch.device("cpu"))
-    chance = float(np.log(32))
+    chance = float(np.log(24))
     first = float(task.loss(0)[0].detach())
     state = fit(task, recipe.optimisation, recipe.output)
     last = np.mean([float(task.loss(1000 + n)[0].detach()) for n in range(4)])
-    assert first > 0.9 * chance and last < 0.87 * chance
+    assert first > 0.9 * chance and last < 0.75 * chance
     with state.averaging() as averaged:
         told = task.evaluate(averaged, 40)
         task.export(averaged, recipe.output / "export")
@@ -53,16 +53,6 @@ def test_it_learns_which_sound_belongs_to_which_lips(recipe):
     loaded = SyncNet.from_pretrained(recipe.output / "export")
     stored = load_file(recipe.output / "export" / "diffusion_pytorch_model.safetensors")
     assert loaded.config.side == 64 and stored["netfclip.0.weight"].dtype == torch.float16
-
-
-def test_a_description_tells_windows_apart_whatever_the_microphone():
-    rng = torch.Generator().manual_seed(0)
-    heard = torch.randn(2, 13, 64, generator=rng).cumsum(2)
-    told = described(heard, 128)
-    assert told.shape == (2 * 12, 128) and torch.allclose(told.norm(dim=1), torch.ones(24))
-    torch.testing.assert_close(described(heard + torch.randn(2, 13, 1, generator=rng), 128), told, atol=1e-4, rtol=0)
-    likeness = told @ told.T - 2 * torch.eye(24)
-    assert float(likeness.max()) < 0.999 and int((likeness.argmax(1) - torch.arange(24)).abs().median()) == 1
 
 
 def test_strangers_are_measured_on_and_never_trained_on(recipe, tmp_path, monkeypatch):

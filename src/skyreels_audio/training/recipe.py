@@ -25,9 +25,8 @@ class SyncRecipe(Strict):
     manifests: list[Path]
     strangers: list[Path] = []  # manifests of people that no other has, only measured on
     model: dict[str, Any] = {}  # of SyncNet
-    windows: int = 20  # of a clip, one per frame
+    windows: int = 6  # of a clip, evenly apart
     temperature: float = 0.07
-    guided: int = 0  # steps in which both towers first learn to tell the sound's own coefficients
     optimisation: Optimisation
 
 

@@ -1,9 +1,8 @@
 """Training of our own sync expert: windows of lips and of sound that belong together, among many that do not.
 
 Of a few clips, several windows of each: every window of lips has to pick its sound out of all others of the batch
-(InfoNCE, van den Oord et al. 2018). Many of them are of the same clip, so voice and face give nothing away. Windows of
-neighbouring frames share four of five, so they share the target too. From nothing this stays at chance for long; so at
-first both towers learn what the sound is like by itself, which brings them into one space.
+(InfoNCE, van den Oord et al. 2018). Some of them are of the same clip, so voice and face give nothing away. They stand
+apart in time: neighbouring frames share four of five, and to tell these apart is too hard to begin with.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from skyreels_audio import media
 from skyreels_audio.media import SAMPLE_RATE, InputError
-from skyreels_audio.models.syncnet import MFCC_PER_FRAME, WINDOW, SyncNet, face_crops, mfcc
+from skyreels_audio.models.syncnet import MFCC_PER_FRAME, MFCC_WINDOW, WINDOW, SyncNet, face_crops, mfcc
 from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, read_manifest
 from skyreels_audio.training.recipe import SyncRecipe
 
@@ -25,6 +24,8 @@ CROP = 224
 OFF_SYNC = 5, 15
 """By how many frames sound is shifted that counts as out of sync."""
 SECOND = LABEL_FPS
+DRAWS = 8
+"""Shifts that each held-out clip is judged with."""
 DRAWS = 8
 """Shifts that each held-out clip is judged with."""
 NEIGHBOURS = 1.0
@@ -54,7 +55,7 @@ class SyncTask:
             for row in read_manifest(manifest)
             if (example := load_example(row, model, recipe.output / "crops", manifest.stem)) is not None
         ]
-        self.train = [x for x in examples if not x.held_out and len(x.pictures) >= recipe.windows + WINDOW]
+        self.train = [x for x in examples if not x.held_out and len(x.pictures) >= recipe.windows * WINDOW]
         self.held_out = [x for x in examples if x.held_out and len(x.pictures) >= SECOND + WINDOW + OFF_SYNC[1]]
         if len(self.train) < 2 or not self.held_out:
             raise InputError("A sync expert needs at least two clips to train on, and others that are held out.")
@@ -62,32 +63,32 @@ class SyncTask:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([self.recipe.seed, step])
         torch.manual_seed(int(rng.integers(2**62)))
-        frames = self.recipe.windows + WINDOW - 1
         pictures, coefficients = [], []
         for index in rng.permutation(len(self.train))[: self.recipe.optimisation.batch]:
             example = self.train[index]
-            start = int(rng.integers(len(example.pictures) - frames + 1))
-            pictures.append(np.array(example.pictures[start : start + frames]))
-            first = MFCC_PER_FRAME * start
-            coefficients.append(example.coefficients[:, first : first + MFCC_PER_FRAME * frames])
-        faces_B3FHW = torch.from_numpy(np.stack(pictures)).permute(0, 4, 1, 2, 3).float()
+            for start in self.starts(len(example.pictures), rng):
+                pictures.append(np.array(example.pictures[start : start + WINDOW]))
+                first = MFCC_PER_FRAME * start
+                coefficients.append(example.coefficients[:, first : first + MFCC_WINDOW])
+        frames = WINDOW * self.recipe.windows  # of a clip, which is disturbed as a whole
+        clips_B3FHW = torch.from_numpy(np.stack(pictures)).float().flatten(0, 1).unflatten(0, (-1, frames))
+        windows = disturb(clips_B3FHW.permute(0, 4, 1, 2, 3)).unflatten(2, (-1, WINDOW)).transpose(1, 2).flatten(0, 1)
+        sound_BCM = torch.from_numpy(np.stack(coefficients, 1)).unflatten(1, (-1, self.recipe.windows)).transpose(0, 1)
+        sound = disturb_sound(sound_BCM.flatten(2)).unflatten(2, (-1, MFCC_WINDOW)).transpose(1, 2).flatten(0, 1)
         model: Any = self.modules["syncnet"]
-        lips = model.embed_pictures(disturb(faces_B3FHW).to(self.device)).flatten(0, 1)
-        clean_BCM = torch.from_numpy(np.stack(coefficients))
-        sound = model.embed_audio(disturb_sound(clean_BCM).to(self.device)).flatten(0, 1)
-        lips, sound = F.normalize(lips, dim=-1), F.normalize(sound, dim=-1)
-        if step < self.recipe.guided:
-            target = described(clean_BCM, lips.shape[-1]).to(self.device)
-            by_lips, by_sound = ((x * target).sum(-1).mean() for x in (lips, sound))
-            return 2 - by_lips - by_sound, {"told_by_lips": float(by_lips.detach()), "told": float(by_sound.detach())}
-        logits = lips @ sound.T / self.recipe.temperature
+        lips_ND = F.normalize(model.embed_pictures(windows.to(self.device))[:, 0], dim=-1)
+        sound_ND = F.normalize(model.embed_audio(sound.to(self.device))[:, 0], dim=-1)
+        logits = lips_ND @ sound_ND.T / self.recipe.temperature
         own = torch.arange(len(logits), device=self.device)
-        apart = own[:, None] - own
-        same = own[:, None] // self.recipe.windows == own // self.recipe.windows
-        target = torch.softmax((-((apart / NEIGHBOURS) ** 2) / 2).masked_fill(~same, -torch.inf), 1)
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        found = (logits.detach().argmax(1) - own).abs() <= 1
-        return loss, {"within_one_frame_in_batch": float(found.float().mean())}
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        return loss, {"found_in_batch": float((logits.detach().argmax(1) == own).float().mean())}
+
+    def starts(self, frames: int, rng: np.random.Generator) -> np.ndarray:
+        """First frames of a clip's windows, evenly apart, the distance and the first one by chance."""
+        most = (frames - WINDOW) / max(self.recipe.windows - 1, 1)
+        apart = rng.uniform(most / 2, most)
+        first = rng.uniform(0, frames - WINDOW - apart * (self.recipe.windows - 1))
+        return np.floor(first + apart * np.arange(self.recipe.windows)).astype(int)
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
@@ -171,16 +172,6 @@ def disturb(pictures_B3FHW: Tensor) -> Tensor:
         small = F.avg_pool3d(moved, (1, factor, factor))
         moved = F.interpolate(small, (frames, height, width), mode="trilinear")
     return (moved + 5 * torch.rand(count, 1, 1, 1, 1) * torch.randn_like(moved)).clamp(0, 255)
-
-
-def described(mfcc_BCM: Tensor, width: int) -> Tensor:
-    """What each window of 0.2 s sounds like, of length 1 [B · N, width]: its coefficients at five times, the loudness
-    first, as they differ from the clip's mean."""
-    centred = mfcc_BCM - mfcc_BCM.mean(2, keepdim=True)
-    centred = centred / centred.std(dim=(0, 2), keepdim=True)
-    windows_BNC5 = centred.unfold(2, WINDOW * MFCC_PER_FRAME, MFCC_PER_FRAME).unflatten(-1, (WINDOW, -1)).mean(-1)
-    told = windows_BNC5.transpose(1, 2).flatten(2).flatten(0, 1)[:, :width]
-    return F.normalize(F.pad(told, (0, width - told.shape[1])), dim=-1)
 
 
 def disturb_sound(mfcc_BCM: Tensor) -> Tensor:
