@@ -31,7 +31,8 @@ from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.generation.sampling import sample, set_timesteps
 from skyreels_audio.generation.step import Batched, TransformerVelocity
 from skyreels_audio.generation.windows import Windows
-from skyreels_audio.models.syncnet import SyncNet, face_crops, load_sync_expert
+from skyreels_audio.models.sync_expert import load_sync_expert
+from skyreels_audio.models.syncnet import SyncExpert, face_crops
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.training.flow import FlowTask
@@ -104,7 +105,7 @@ def animated(transformer: Any, mouths: Mouths, scale: float, editing: bool = Fal
 
 
 @torch.no_grad()
-def synchrony(grey_BFHW: Tensor, mouths: Mouths, expert: SyncNet) -> Figures:
+def synchrony(grey_BFHW: Tensor, mouths: Mouths, expert: SyncExpert) -> Figures:
     """Sync-C and Sync-D over the held-out clips, and the share whose offset is found within one frame of 0.
 
     What the expert sees beside the mouth is the first frame.
@@ -130,7 +131,7 @@ def mouth_error(made_BFHW: Tensor, true_BFHW: Tensor, mouths: Mouths) -> float:
     return float((-10 * error.clamp(min=1e-6).log10()).mean())
 
 
-def trainings(mouths: Mouths, work: Path, expert: SyncNet) -> dict[str, Figures]:
+def trainings(mouths: Mouths, work: Path, expert: SyncExpert) -> dict[str, Figures]:
     """Every recipe's figures, by its name; the base at each scale of audio guidance."""
     made: dict[str, Figures] = {}
     for name in RECIPES:
@@ -153,7 +154,7 @@ def trainings(mouths: Mouths, work: Path, expert: SyncNet) -> dict[str, Figures]
     return made
 
 
-def tiny_guidance(model: Path, cases: int, expert: SyncNet) -> dict[str, Figures]:
+def tiny_guidance(model: Path, cases: int, expert: SyncExpert) -> dict[str, Figures]:
     """weights/tiny on held-out drawn people and voices at each scale of audio guidance, heads still."""
     pipe = SkyReelsAudioPipeline.from_pretrained(str(model))
     pipe.set_progress_bar_config(disable=True)

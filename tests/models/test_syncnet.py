@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from skyreels_audio.media import InputError
-from skyreels_audio.models import syncnet
-from skyreels_audio.models.syncnet import Sync, SyncNet, face_crops, load_sync_expert, mfcc
+from skyreels_audio.models import sync_expert, syncnet
+from skyreels_audio.models.sync_expert import load_sync_expert
+from skyreels_audio.models.syncnet import Sync, SyncNet, face_crops, mfcc
 
 # Of the published syncnet_v2.model: index of a layer in its tower → shape of its weight.
 AUDIO = {0: (64, 1, 3, 3), 4: (192, 64, 3, 3), 8: (384, 192, 3, 3), 11: (256, 384, 3, 3), 14: (256, 256, 3, 3)}
@@ -106,7 +107,7 @@ def test_too_short_a_clip_is_refused():
 
 def test_without_weights_one_sentence_says_so(monkeypatch, tmp_path):
     load_sync_expert.cache_clear()
-    monkeypatch.setattr(syncnet, "bundled", lambda path: tmp_path)
+    monkeypatch.setattr(sync_expert, "bundled", lambda path: tmp_path)
     with pytest.raises(InputError, match="No sync expert ships"):
         load_sync_expert()
     tiny().save_pretrained(tmp_path)

@@ -50,7 +50,8 @@ class Synchrony(Stage):
 
     def setup(self) -> None:
         if self.method == "expert":
-            from skyreels_audio.models.syncnet import SyncNet, load_sync_expert
+            from skyreels_audio.models.sync_expert import load_sync_expert
+            from skyreels_audio.models.syncnet import SyncNet
 
             expert: Any = load_sync_expert() if self.weights is None else SyncNet.from_public(self.weights)
             self._expert = expert.to("cuda" if self.gpus else "cpu")

@@ -173,7 +173,8 @@ def _labels(tracker: faces.FaceTracker, frames: int, every: int) -> dict[str, An
 
 def judged(path: Path, row: ManifestRow, audio_n: np.ndarray) -> ManifestRow:
     """The row with what our sync expert says, if its weights are there."""
-    from skyreels_audio.models.syncnet import OURS, WINDOW, face_crops, load_sync_expert
+    from skyreels_audio.models.sync_expert import load_sync_expert
+    from skyreels_audio.models.syncnet import OURS, WINDOW, face_crops
 
     try:
         expert = load_sync_expert()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skyreels_audio import media
 from skyreels_audio.media import SAMPLE_RATE, InputError
-from skyreels_audio.models.syncnet import MFCC_PER_FRAME, MFCC_WINDOW, WINDOW, SyncNet, face_crops, mfcc
+from skyreels_audio.models.syncnet import MFCC_PER_FRAME, MFCC_WINDOW, WINDOW, SyncExpert, SyncNet, face_crops, mfcc
 from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, read_manifest
 from skyreels_audio.training.recipe import SyncRecipe
 
@@ -90,36 +90,10 @@ class SyncTask:
         first = rng.uniform(0, frames - WINDOW - apart * (self.recipe.windows - 1))
         return np.floor(first + apart * np.arange(self.recipe.windows)).astype(int)
 
-    @torch.no_grad()
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
-        """On held-out clips, by manifest: is sound in sync nearer than sound 5 to 15 frames off, judged by one window
-        and by a second of them; and is the offset of a whole clip found to ±1 frame."""
         model: Any = averaged["syncnet"]
-        rng = np.random.default_rng(self.recipe.seed)
-        names = ("pair_accuracy_window", "pair_accuracy_second", "offset_within_1")
-        hits: dict[str, list[float]] = {}
-        for example in self.held_out:
-            pictures = torch.from_numpy(np.array(example.pictures)).permute(3, 0, 1, 2)[None].to(self.device)
-            lips = model.embed_pictures(pictures.float())[0]
-            sound = model.embed_audio(torch.from_numpy(example.coefficients)[None].to(self.device))[0]
-            for _ in range(DRAWS):
-                for name, hit in zip(names, self.judged(model, lips, sound, rng), strict=True):
-                    hits.setdefault(f"held_out/{example.manifest}/{name}", []).append(hit)
-        return {name: float(np.mean(values)) for name, values in hits.items()}
-
-    def judged(self, model: Any, lips_ND: Tensor, sound_ND: Tensor, rng: np.random.Generator) -> tuple[float, ...]:
-        """The share of windows, and of seconds, in which sound in sync is nearer; whether a planted offset is found."""
-        count = min(len(lips_ND), len(sound_ND))
-        shift = int(rng.integers(OFF_SYNC[0], OFF_SYNC[1] + 1)) * int(rng.choice([-1, 1]))
-        place = torch.arange(max(-shift, 0), count - max(shift, 0))
-        true = (lips_ND[place] - sound_ND[place]).norm(dim=1)
-        off = (lips_ND[place] - sound_ND[place + shift]).norm(dim=1)
-        seconds = true.unfold(0, SECOND, 1).mean(1) < off.unfold(0, SECOND, 1).mean(1)
-        planted = int(rng.integers(-10, 11))
-        first = slice(max(-planted, 0), count - max(planted, 0))
-        later = slice(max(planted, 0), count - max(-planted, 0))
-        found = model.compare(lips_ND[first], sound_ND[later]).offset + planted
-        return float((true < off).float().mean()), float(seconds.float().mean()), float(abs(found) <= 1)
+        told = accuracy(model, self.held_out, self.recipe.seed, self.device)
+        return {f"held_out/{name}": value for name, value in told.items()}
 
     def export(self, averaged: nn.ModuleDict, folder: Path) -> None:
         import copy
@@ -127,7 +101,38 @@ class SyncTask:
         copy.deepcopy(averaged["syncnet"]).to("cpu", torch.float16).save_pretrained(folder)  # pyright: ignore[reportCallIssue]
 
 
-def load_example(row: ManifestRow, model: SyncNet, folder: Path, manifest: str) -> Example | None:
+@torch.no_grad()
+def accuracy(model: SyncExpert, clips: list[Example], seed: int, device: torch.device) -> dict[str, float]:
+    """By manifest, of clips in sync: is their sound nearer than sound 5 to 15 frames off, judged by one window and by a
+    second of them; and is an offset of up to 10 frames found to ±1 frame."""
+    rng, hits = np.random.default_rng(seed), {}
+    names = ("pair_accuracy_window", "pair_accuracy_second", "offset_within_1")
+    for clip in clips:
+        pictures = torch.from_numpy(np.array(clip.pictures)).permute(3, 0, 1, 2)[None].to(device)
+        lips_ND = model.embed_pictures(pictures.float())[0]
+        sound_ND = model.embed_audio(torch.from_numpy(clip.coefficients)[None].to(device))[0]
+        for _ in range(DRAWS):
+            for name, hit in zip(names, _judged(model, lips_ND, sound_ND, rng), strict=True):
+                hits.setdefault(f"{clip.manifest}/{name}", []).append(hit)
+    return {name: float(np.mean(values)) for name, values in hits.items()}
+
+
+def _judged(model: SyncExpert, lips_ND: Tensor, sound_ND: Tensor, rng: np.random.Generator) -> tuple[float, ...]:
+    """The share of windows, and of seconds, in which sound in sync is nearer; whether a planted offset is found."""
+    count = min(len(lips_ND), len(sound_ND))
+    shift = int(rng.integers(OFF_SYNC[0], OFF_SYNC[1] + 1)) * int(rng.choice([-1, 1]))
+    place = torch.arange(max(-shift, 0), count - max(shift, 0))
+    true = (lips_ND[place] - sound_ND[place]).norm(dim=1)
+    off = (lips_ND[place] - sound_ND[place + shift]).norm(dim=1)
+    seconds = true.unfold(0, SECOND, 1).mean(1) < off.unfold(0, SECOND, 1).mean(1)
+    planted = int(rng.integers(-10, 11))
+    first = slice(max(-planted, 0), count - max(planted, 0))
+    later = slice(max(planted, 0), count - max(-planted, 0))
+    found = model.compare(lips_ND[first], sound_ND[later]).offset + planted
+    return float((true < off).float().mean()), float(seconds.float().mean()), float(abs(found) <= 1)
+
+
+def load_example(row: ManifestRow, model: SyncExpert, folder: Path, manifest: str) -> Example | None:
     """The clip, cropped once and kept under ``folder``; None if it has no face or cannot be read."""
     side, region = model.config.side, "-".join(f"{100 * share:.0f}" for share in model.config.region)
     path = folder / f"{side}-{region}" / f"{row.key}.npy"
