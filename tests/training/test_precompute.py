@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from skyreels_audio.generation.lora import load_loras
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError, VideoWriter
 from skyreels_audio.models.convert import convert_backbone
+from skyreels_audio.models.syncnet import Sync
 from skyreels_audio.training.encode import Encoders, labels_at
-from skyreels_audio.training.folder import Told, index_folder
+from skyreels_audio.training.folder import Told, index_folder, judged
 from skyreels_audio.training.manifest import (
     LABEL_FPS,
     ManifestRow,
@@ -111,6 +113,20 @@ def test_a_folder_becomes_a_manifest(made):
         assert row.landmarks_F682 is not None and len(row.landmarks_F682) == label_frames(row.seconds)
         assert np.isfinite(row.landmarks_F682).all() and row.licence == "CC0"
     assert not (made / "m.parquet.parts").exists()
+
+
+def test_an_offset_is_believed_only_where_the_expert_is_sure(tmp_path, monkeypatch):
+    from skyreels_audio.models import sync_expert
+
+    write_video(tmp_path / "v.mp4", 25, 2.4)
+    boxes = np.tile(np.array([40, 30, 120, 130], np.float32), (60, 1))
+    row = ManifestRow(str(tmp_path / "v.mp4"), 0.0, 2.4, 25.0, "0" * 64, face_boxes_F4=boxes)
+    for confidence, offset, told in ((0.9, 4, 4.0), (0.01, 4, None), (0.9, 1, None)):
+        sync = Sync(offset, confidence, 1.0, np.zeros(31))
+        expert = SimpleNamespace(offset_and_confidence=lambda faces, sound, sync=sync: sync)
+        monkeypatch.setattr(sync_expert, "load_sync_expert", lambda expert=expert: expert)
+        found = judged(tmp_path / "v.mp4", row, tone(2.4))
+        assert (found.sync_offset, found.sync_confidence) == (told, confidence)
 
 
 def test_an_unchanged_file_is_not_looked_at_again(made, monkeypatch):

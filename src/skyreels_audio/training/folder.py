@@ -24,6 +24,10 @@ from skyreels_audio.training.manifest import (
     write_manifest,
 )
 
+JUDGED = 50
+"""Frames that our sync expert must see to judge a clip."""
+SURE = 0.2
+"""Its confidence from which an offset is believed."""
 VIDEO_TYPES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg"}
 
 
@@ -172,23 +176,26 @@ def _labels(tracker: faces.FaceTracker, frames: int, every: int) -> dict[str, An
 
 
 def judged(path: Path, row: ManifestRow, audio_n: np.ndarray) -> ManifestRow:
-    """The row with what our sync expert says, if its weights are there."""
+    """The row with what our sync expert says, if its weights are there; an offset only where it is sure of one."""
     from skyreels_audio.models.sync_expert import load_sync_expert
-    from skyreels_audio.models.syncnet import OURS, WINDOW, face_crops
+    from skyreels_audio.models.syncnet import OURS, face_crops
 
     try:
         expert = load_sync_expert()
     except InputError:
         return row
     boxes = row.face_boxes_F4
-    if boxes is None or len(boxes) <= WINDOW:
+    if boxes is None or len(boxes) < JUDGED:
         return row
     first = round(row.start * LABEL_FPS)
     frames = islice(media.read_video(path, LABEL_FPS), first, first + len(boxes))
     crops = face_crops(frames, boxes)
     sound = audio_n[round(row.start * SAMPLE_RATE) : round(row.end * SAMPLE_RATE)]
     sync = expert.offset_and_confidence(crops, sound)
-    return replace(row, sync_confidence=sync.confidence, sync_offset=float(sync.offset), sync_expert=OURS)
+    sure = sync.confidence >= SURE and abs(sync.offset) > 1  # it knows to a frame, and `precompute` moves the sound
+    return replace(
+        row, sync_confidence=sync.confidence, sync_offset=float(sync.offset) if sure else None, sync_expert=OURS
+    )
 
 
 def _said(path: Path, told: Told) -> dict[str, str | None]:
