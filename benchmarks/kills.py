@@ -39,10 +39,9 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models"), str(ROOT / "tests" / "inputs")]
 from making import muxed, pictures, tones, write_clip, write_wav  # noqa: E402
-from skyreels_audio.models.autoencoder import CausalVideoAutoencoder  # noqa: E402
 from table import write_section  # noqa: E402
 from tiny_checkpoints import save_diffusers, save_whisper  # noqa: E402
-from tiny_pipeline import make_pipeline  # noqa: E402
+from tiny_pipeline import make_pipeline, wan_autoencoder  # noqa: E402
 
 from skyreels_audio import cli  # noqa: E402
 from skyreels_audio.cli.progress import Progress  # noqa: E402
@@ -101,10 +100,8 @@ def identity(path: Path) -> tuple[int, int]:
 
 
 def generate(folder: Path) -> Work:
-    torch.manual_seed(0)
-    vae = CausalVideoAutoencoder(z_dim=8, coarse_width=8, coarse_blocks=1, fine_width=8, fine_blocks=1).eval()
     model = folder / "model"
-    make_pipeline(vae, channels=8, reference_residual=True, audio_window=16.0).save_pretrained(model)
+    make_pipeline(wan_autoencoder(4), channels=4).save_pretrained(model)
     Image.fromarray(pictures(1, 40, 50)[0]).save(folder / "face.png")
     write_wav(folder / "voice.wav", tones(1.0, 16000, 1), 16000)
     given = ["--image", folder / "face.png", "--audio", folder / "voice.wav", "--model", model, "--steps", "8"]

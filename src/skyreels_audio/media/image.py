@@ -28,7 +28,7 @@ def read_image(path: str | Path, longest: int | None = None) -> np.ndarray:
     _register_heif(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower than Pillow's
+            warnings.simplefilter("ignore")  # of size, where our own limit is lower, and of damage
             with Image.open(path, formats=_formats()) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
