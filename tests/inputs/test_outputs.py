@@ -17,6 +17,7 @@ from making import pictures
 
 from skyreels_audio.cli import in_sentences
 from skyreels_audio.cli.outputs import SHEET_NOTE, Outputs
+from skyreels_audio.generation.editing import on_disc
 from skyreels_audio.generation.report import write_report
 from skyreels_audio.media import InputError, VideoWriter, probe_video, read_image, write_image
 from skyreels_audio.media.files import replacing, writing
@@ -55,6 +56,13 @@ def test_a_full_disc_is_told_and_leaves_the_older_file(tmp_path: Path, limit: in
     with full_disc(limit // 10), pytest.raises(InputError, match=r"out\.png cannot be written"):
         write_image(tmp_path / "out.png", np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_an_array_on_a_full_disc_is_told_and_no_signal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    on_disc((4, 8, 8, 3), np.uint8)[:] = 1
+    with full_disc(700), pytest.raises(SystemExit, match="2"), in_sentences():
+        on_disc((4, 8, 8, 3), np.uint8)
+    assert "cannot be written: File too large" in capfd.readouterr().err
 
 
 def test_two_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:

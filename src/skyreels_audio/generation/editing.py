@@ -6,6 +6,8 @@ file. ``edit_plan`` says which frames are edited, and where.
 Legend: F frame of the edited stretch, H W pixels of the crop.
 """
 
+import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -52,6 +54,14 @@ def frames_at(path: Path, info: VideoInfo, indices: Iterable[int]) -> Iterator[S
         yield held[index]
 
 
+def on_disc(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+    """An array mapped from a nameless temporary file. Raises OSError if the disc is full, before it is written to."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  (the array keeps it)
+    if hasattr(os, "posix_fallocate"):  # else a disc that fills up later ends the process with a signal
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.memmap(file, dtype, "w+", shape=shape)
+
+
 def cut(plan: Plan, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
     """What the model is given: the crops uint8 [F, H, W, 3] and what is known of them, bool [F, H, W].
 
@@ -59,8 +69,8 @@ def cut(plan: Plan, progress: Progress | None = None) -> tuple[np.ndarray, np.nd
     into memory, and however the run ends, nothing of it stays.
     """
     count = len(plan.places)
-    crops_FHWC = np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=(count, *plan.size, 3))  # noqa: SIM115
-    known_FHW = np.memmap(tempfile.TemporaryFile(), np.bool_, "w+", shape=(count, *plan.size))  # noqa: SIM115
+    crops_FHWC = on_disc((count, *plan.size, 3), np.uint8)
+    known_FHW = on_disc((count, *plan.size), np.bool_)
     frames = frames_at(plan.path, plan.info, plan.order[plan.start : plan.start + count])
     for index, (frame, place, box) in enumerate(zip(frames, plan.places, plan.boxes, strict=True)):
         crops_FHWC[index] = warp(Image.fromarray(frame.rgb()), place, plan.size)
