@@ -228,6 +228,7 @@ def started(work: Work, out: Path, kill_after: float | None, longest_file: int |
     if pid == 0:
         os.dup2(writer, 1)
         os.dup2(writer, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         if longest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (longest_file, longest_file))
         code: Any = 0

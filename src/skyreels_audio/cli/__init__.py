@@ -4,6 +4,7 @@ Heavy imports happen inside the verbs, so that ``--help`` and mistakes are answe
 """
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def main() -> None:
     """Run the command."""
     bound_threads()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]  (names of files)
+        if isinstance(stream, io.TextIOWrapper):  # neither closed nor somebody's own
+            stream.reconfigure(errors="backslashreplace")  # names of files may be anything
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the process may go on later, as by Ctrl-C
     with in_sentences():
         app()
