@@ -160,8 +160,11 @@ def _beside(frames, other, rng):
 
 
 def _no_face(frames, other, rng):
-    field = gaussian_filter(rng.normal(size=(frames.shape[1], frames.shape[2] * 2, 3)), (9, 9, 0))
-    field = (127 + field / field.std() * 45).clip(0, 255).astype(np.uint8)
+    noise, field = rng.normal(size=(frames.shape[1], frames.shape[2] * 2, 3)), 0.0
+    for scale in (1, 3, 9):  # coarse and fine, as surfaces have it
+        part = gaussian_filter(noise, (scale, scale, 0))
+        field = field + part / part.std() * scale
+    field = (127 + field / np.std(field) * 45).clip(0, 255).astype(np.uint8)
     return np.stack([field[:, k % frames.shape[2] :][:, : frames.shape[2]] for k in range(len(frames))])
 
 

@@ -1,4 +1,4 @@
-"""Stage 3: what is in the picture: people, faces, text, bars, stills, screens."""
+"""Stage 4: what is in the picture: people, faces, text, bars, stills, screens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ TEXT_FRAMES = 2
 TEXT_SIDE = 416  # pixels to which the shorter side is brought for the text detector
 TEXT_SURE = 0.5  # its probability from which a pixel counts as text
 BLACK = 8  # grey levels: what a bar's brightest pixels stay under; dark walls are brighter
-STILL = 0.12  # mean grey step of two frames below which the picture stands
+STILL = 0.5  # mean grey step of two frames, in the cell that moves most, below which the picture stands
+CELLS = 8  # per side of the picture
 FLAT = 0.6  # grey levels: deviation in a block of 8 x 8 pixels that has one colour
 
 
@@ -32,7 +33,7 @@ class Content(Stage):
     """
 
     name: ClassVar[str] = "content"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     people_model: Path | None = None
     people_score: float = 0.3
     _people: Any = PrivateAttr(None)
@@ -134,11 +135,13 @@ def letterbox(luma_FHW: np.ndarray) -> float:
 
 
 def static(luma_FHW: np.ndarray) -> float:
-    """Share of the time in which the picture stands still, but for what an encoder adds."""
+    """Share of the time in which the picture stands still everywhere, but for what an encoder adds: lips are small."""
     if len(luma_FHW) < 2:
         return 1.0
-    steps = np.abs(np.diff(luma_FHW[:, ::2, ::2], axis=0)).mean(axis=(1, 2))
-    return float((steps < STILL).mean())
+    steps_FHW = np.abs(np.diff(luma_FHW[:, ::2, ::2], axis=0))
+    frames, height, width = (side // CELLS * CELLS if axis else side for axis, side in enumerate(steps_FHW.shape))
+    cells = steps_FHW[:, :height, :width].reshape(frames, CELLS, height // CELLS, CELLS, width // CELLS)
+    return float((cells.mean(axis=(2, 4)).max(axis=(1, 2)) < STILL).mean())
 
 
 def flat(luma_HW: np.ndarray) -> float:

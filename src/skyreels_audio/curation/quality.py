@@ -1,4 +1,4 @@
-"""Stage 4: is the picture sharp, clean, well lit, and is the camera steady. Pictures are luma, float32, 0 … 255."""
+"""Stage 3: is the picture sharp, clean, well lit, and is the camera steady. Pictures are luma, float32, 0 … 255."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from skyreels_audio.curation.stage import Stage, need_packages
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MOTION_WIDTH = 160  # pixels of the frames in which motion is measured
 FLOW_PAIRS = 6  # pairs of frames whose optical flow is measured
+MOVING = 0.05  # grey levels: a mean step that no still picture has
 EQUAL = 0.1  # of the clip's large steps: a smaller one repeats the frame before, but for what an encoder adds
 
 
@@ -21,6 +22,7 @@ class Quality(Stage):
     """Measures that need no model, on a few frames in the source's own resolution and on all frames made small."""
 
     name: ClassVar[str] = "quality"
+    version: ClassVar[int] = 2
 
     def check(self) -> None:
         need_packages(self.name, "cv2")
@@ -29,7 +31,7 @@ class Quality(Stage):
         shown = footage(clip)
         stills = [still @ LUMA for still in shown.stills]
         small_FHW = _small(shown.luma_FHW)
-        steps = np.abs(np.diff(shown.luma_FHW[:, ::2, ::2], axis=0)).mean(axis=(1, 2))
+        steps_F = np.abs(np.diff(shown.luma_FHW[:, ::2, ::2], axis=0)).mean(axis=(1, 2))
         return replace(
             clip,
             sharpness=float(np.median([sharpness(still) for still in stills])),
@@ -37,7 +39,7 @@ class Quality(Stage):
             brightness=float(np.mean([still.mean() for still in stills]) / 255),
             clipped=float(np.mean([((still < 4) | (still > 251)).mean() for still in stills])),
             blockiness=float(np.median([blockiness(still) for still in stills])),
-            duplicates=float((steps <= EQUAL * np.percentile(steps, 90)).mean()) if len(steps) else 0.0,
+            duplicates=duplicates(steps_F),
             shake=shake(small_FHW),
             flow=flow(small_FHW),
         )
@@ -75,13 +77,19 @@ def noise(luma_HW: np.ndarray) -> float:
 
 
 def blockiness(luma_HW: np.ndarray) -> float:
-    """Mean step across the borders of blocks of 8 pixels over that elsewhere: 1 without blocks."""
+    """Median step across borders of blocks of 8 pixels over that elsewhere: 1 without; single edges do not count."""
     ratios = []
     for axis in (0, 1):
         steps = np.abs(np.diff(luma_HW, axis=axis)).mean(axis=1 - axis)
         border = np.arange(1, len(steps) + 1) % 8 == 0
-        ratios.append(float(steps[border].mean() / (steps[~border].mean() + 0.1)))
+        ratios.append(float(np.median(steps[border]) / (np.median(steps[~border]) + 0.1)))
     return max(ratios)
+
+
+def duplicates(steps_F: np.ndarray) -> float:
+    """Share of frames that repeat the one before, of the mean steps between frames; 0 where all stand still."""
+    large = float(np.percentile(steps_F, 90)) if len(steps_F) else 0.0
+    return float((steps_F <= EQUAL * large).mean()) if large > MOVING else 0.0
 
 
 def shake(small_FHW: np.ndarray) -> float:

@@ -52,8 +52,8 @@ class Stages(Strict):
 
     probe: Probe = Probe()
     split: Split = Split()
-    content: Content | None = Content()
     quality: Quality | None = Quality()
+    content: Content | None = Content()
     portrait: Portrait | None = Portrait()
     audio: Audio | None = Audio()
     synchrony: Synchrony | None = Synchrony()

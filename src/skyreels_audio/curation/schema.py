@@ -53,17 +53,7 @@ class Clip:
     coherence: float | None = None  # least likeness of pictures half a second apart: a dissolve or hidden cut is low
     cut_score: float | None = None  # PySceneDetect's largest content change inside the clip
 
-    # 3 content: means over sampled frames
-    people: float | None = None  # by an open-vocabulary detector
-    faces: float | None = None
-    single_face: float | None = None  # share of the frames with exactly one face
-    most_faces: int | None = None  # in any frame, seen at least twice
-    text: float | None = None  # share of the picture that text covers
-    letterbox: float | None = None  # share of the picture in flat bars at its edges
-    static: float | None = None  # share of the time in which the picture stands still
-    flat: float | None = None  # share of blocks of one colour: drawings, slides, screens
-
-    # 4 quality
+    # 3 quality
     sharpness: float | None = None  # 0 blurred … 1 crisp (1 - Crété's blur)
     noise: float | None = None  # standard deviation in grey levels
     brightness: float | None = None  # mean, 0 … 1
@@ -72,6 +62,16 @@ class Clip:
     duplicates: float | None = None  # share of frames equal to the one before
     shake: float | None = None  # jitter of the camera, per mille of the picture's width
     flow: float | None = None  # mean optical flow, share of the picture's width per second
+
+    # 4 content: means over sampled frames
+    people: float | None = None  # by an open-vocabulary detector
+    faces: float | None = None
+    single_face: float | None = None  # share of the frames with exactly one face
+    most_faces: int | None = None  # in any frame, seen at least twice
+    text: float | None = None  # share of the picture that text covers
+    letterbox: float | None = None  # share of the picture in flat bars at its edges
+    static: float | None = None  # share of the time in which the picture stands still everywhere
+    flat: float | None = None  # share of blocks of one colour: drawings, slides, screens
 
     # 5 portrait: of the main face
     face_share: float | None = None  # face height over picture height, median
