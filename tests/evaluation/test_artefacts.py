@@ -8,6 +8,7 @@ from skyreels_audio.evaluation.artefacts import (
     colour_drift,
     error_over_codec,
     flicker,
+    jerks,
     lip_colours,
     mouth_sharpness,
     region_colours,
@@ -24,6 +25,16 @@ def video() -> np.ndarray:
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(SIZE, SIZE + 6, 3)), (2, 2, 0))
     noise = 128 + 40 * noise / noise.std()
     return np.stack([noise[:, k : k + SIZE] for k in range(6)]).clip(0, 255).astype(np.uint8)
+
+
+def test_motion_in_steps_is_told_from_even_motion():
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(SIZE, SIZE + 40, 3)), (2, 2, 0))
+    noise = 128 + 40 * noise / noise.std()
+    even = np.stack([noise[:, k : k + SIZE] for k in range(40)])
+    stepwise = np.stack([noise[:, k // 4 * 4 :][:, :SIZE] for k in range(40)])
+    assert jerks(even, 4) == pytest.approx(1, abs=0.1)
+    assert jerks((even + stepwise) / 2, 4) > 2 and jerks(stepwise, 4) > 10
+    assert jerks(stepwise, 3) < 2 and np.isnan(jerks(even[:12], 4))
 
 
 @pytest.fixture(scope="module")

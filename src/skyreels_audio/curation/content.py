@@ -122,14 +122,16 @@ class TextDetector:
 
 
 def letterbox(luma_FHW: np.ndarray) -> float:
-    """Share of the picture in black bars at its edges, which stay black all the time."""
+    """Share of the picture in black bars at its edges, which stay black all the time and are as wide on both sides: the
+    dark wall behind a head is not.
+    """
     brightest = luma_FHW.max(axis=0)  # over time
     kept = 1.0
     for axis in (1, 0):
         dark = np.percentile(brightest, 98, axis=axis) < BLACK
         if dark.all():
             return 1.0
-        bars = int(np.argmin(dark)) + int(np.argmin(dark[::-1]))
+        bars = 2 * min(int(np.argmin(dark)), int(np.argmin(dark[::-1])))
         kept *= 1 - bars / len(dark)
     return 1 - kept
 

@@ -14,15 +14,16 @@ from skyreels_audio.curation.stage import Stage, need_packages
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MOTION_WIDTH = 160  # pixels of the frames in which motion is measured
 FLOW_PAIRS = 6  # pairs of frames whose optical flow is measured
-MOVING = 0.05  # grey levels: a mean step that no still picture has
-EQUAL = 0.1  # of the clip's large steps: a smaller one repeats the frame before, but for what an encoder adds
+MOVING = 0.1  # grey levels: a mean step that no still picture has
+NEAR = 2  # frames in which the picture must move for a frame to repeat it: a pause is not made of repeated frames
+EQUAL = 0.1  # of the largest step near: a smaller one repeats the frame before, but for what an encoder adds
 
 
 class Quality(Stage):
     """Measures that need no model, on a few frames in the source's own resolution and on all frames made small."""
 
     name: ClassVar[str] = "quality"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def check(self) -> None:
         need_packages(self.name, "cv2")
@@ -87,9 +88,13 @@ def blockiness(luma_HW: np.ndarray) -> float:
 
 
 def duplicates(steps_F: np.ndarray) -> float:
-    """Share of frames that repeat the one before, of the mean steps between frames; 0 where all stand still."""
-    large = float(np.percentile(steps_F, 90)) if len(steps_F) else 0.0
-    return float((steps_F <= EQUAL * large).mean()) if large > MOVING else 0.0
+    """Share of frames that repeat the one before while the picture moves, of the mean grey steps between frames."""
+    from scipy.ndimage import maximum_filter1d
+
+    if not len(steps_F):
+        return 0.0
+    near_F = maximum_filter1d(steps_F, 2 * NEAR + 1)
+    return float(((steps_F <= EQUAL * near_F) & (near_F > MOVING)).mean())
 
 
 def shake(small_FHW: np.ndarray) -> float:

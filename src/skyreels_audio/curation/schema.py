@@ -98,7 +98,7 @@ class Clip:
 
     # 7 synchrony
     sync_method: str | None = None
-    sync_confidence: float | None = None  # peak over the median of all offsets
+    sync_confidence: float | None = None  # on the method's own scale
     sync_offset: int | None = None  # frames at 25 fps by which the sound is late; constant ones are corrected
     sync_wander: float | None = None  # frames by which the offset changes during the clip
 

@@ -28,18 +28,20 @@ MELS = 24
 CONTEXT = 5  # frames of sound before and after the one that is predicted
 OFFSETS = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
 DRIFTS = np.arange(-16, 17)  # frames by which an offset may change during the clip
-GAIN = 0.08  # by which a changing offset must explain lips better than a constant one before it counts
+GAIN = 0.11  # by which a changing offset must explain lips better than a constant one before it counts
 LEAST_AGREEMENT = 0.05  # below it there is nothing to gain on
 
 
 class Synchrony(Stage):
     """Offset, confidence, and whether the offset wanders.
 
-    method: "landmarks", or "expert": a SyncNet, the published one if ``weights`` names its file (``syncnet_v2.model``),
-    else our own. Their confidences are on different scales.
+    method: "landmarks", whose confidence is the correlation of lips and voice at the best offset, or "expert": a
+    SyncNet, the published one if ``weights`` names its file (``syncnet_v2.model``), else our own. Confidences are on
+    scales of their own.
     """
 
     name: ClassVar[str] = "synchrony"
+    version: ClassVar[int] = 2
     method: Literal["landmarks", "expert"] = "landmarks"
     weights: Path | None = None
     _expert: Any = PrivateAttr(None)
@@ -70,7 +72,7 @@ class Synchrony(Stage):
         return replace(
             clip,
             sync_method=self.method,
-            sync_confidence=float(constant_A[best] - np.median(constant_A)),
+            sync_confidence=float(constant_A[best]),
             sync_offset=int(OFFSETS[best]),
             sync_wander=float(abs(DRIFTS[drifting_B.argmax()])) if gain >= GAIN else 0.0,
         )

@@ -15,6 +15,7 @@ from skyreels_audio.faces import lip_mask
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MOUTH_SIDE = 96  # pixels to which a mouth is resampled before its detail is measured
 MOUTH_EXTENT = 0.42  # side of the square around the lips, in face heights
+LEAST_STEP = 0.02  # levels between frames; a smaller step is none
 CHIN = 0.04, 0.22  # face heights below the jaw line between which a second one would show
 
 
@@ -199,3 +200,17 @@ def repeated_frames(frames_FHWC: np.ndarray, where_HW: np.ndarray) -> float:
     """
     change = np.abs(np.diff(luma(frames_FHWC[:, where_HW]), axis=0)).mean(1)
     return float((change < 0.05 * np.percentile(change, 90)).mean()) if len(change) else 0.0
+
+
+def jerks(frames_FHWC: np.ndarray, period: int) -> float:
+    """How much larger steps between frames are at one phase of ``period`` than at the others: 1 for even motion.
+
+    Models that make so many frames at once may move from one such group to the next, and not within it. NaN for fewer
+    than four periods.
+    """
+    steps_F = np.abs(np.diff(luma(frames_FHWC[:, ::4, ::4]), axis=0)).mean((1, 2))
+    turns = len(steps_F) // period
+    if turns < 4:
+        return float("nan")
+    phases_P = np.sort(np.median(steps_F[: turns * period].reshape(turns, period), axis=0))
+    return float(phases_P[-1] / max(phases_P[:-1].mean(), LEAST_STEP))

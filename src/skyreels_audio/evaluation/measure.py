@@ -16,6 +16,7 @@ from skyreels_audio.evaluation.features import efficientnet_weights
 from skyreels_audio.evaluation.identity import identity_distances
 from skyreels_audio.evaluation.lips import correlation, curve_agreement
 from skyreels_audio.evaluation.protocol import Protocol
+from skyreels_audio.models.rope import FRAMES_PER_LATENT
 
 RATE = 16000
 FEATURES = "inception", "i3d", "efficientnet"  # networks whose features are those of a set of videos
@@ -164,6 +165,7 @@ def _alone(own: Seen, out: Measured) -> None:
         "tiles": max(artefacts.tile_border_ratio(frames[own.sampled], tile, lower) for tile in TILES),
         "flicker": artefacts.flicker(frames[: 4 * SAMPLED], own.still_HW),
         "repeated": artefacts.repeated_frames(frames, lower),
+        "jerks": artefacts.jerks(frames, FRAMES_PER_LATENT),
         "colour_drift": artefacts.colour_drift(last, first.mean(0)),
         "blinks": motion.blink_rate(points, fps),
         "head_motion": motion.head_motion(points, fps),

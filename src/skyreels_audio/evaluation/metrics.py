@@ -42,6 +42,7 @@ METRICS = {
     "tiles": Metric("steps at borders of tiles over those elsewhere", "→", digits=3),
     "flicker": Metric("flicker where nothing moves", "↓", "levels"),
     "repeated": Metric("repeated frames", "↓", "share"),
+    "jerks": Metric("steps at every fourth frame over those between", "→"),
     "colour_drift": Metric("colour drift, last second to the first", "↓", "ΔE"),
     "lip_colour": Metric("colour of the lips, to the reference's", "↓", "ΔE"),
     "blinks": Metric("blinks", "→", "per minute", 1),

@@ -234,7 +234,7 @@ def _encoded(
             if number != sample.row:
                 frames, sound, number = *read_clip(row, encoders), sample.row
             tensors = encode_window(encoders, row, sample.window, frames, sound)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             number = -1
             left_out.append(json.dumps({"key": sample.key, "path": row.path, "why": str(error)}))
             continue
