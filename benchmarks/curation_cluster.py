@@ -29,6 +29,8 @@ from skyreels_audio.curation.select import LIGHT, read_rows  # noqa: E402
 from skyreels_audio.curation.storage import Folder  # noqa: E402
 from skyreels_audio.curation.worker import QUARANTINED  # noqa: E402
 
+AGENT_PORTS = [f"{name}-port" for name in ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export")]
+AGENT_PORTS += ["runtime-env-agent-port"]
 START_SECONDS = 600  # that a node may take
 PATHS = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests" / "curation")])
 QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -53,18 +55,20 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         try:
-            self._start("--head", "--port", str(self._port), "--include-dashboard", "false")
+            self._start(1, "--head", "--port", str(self._port), "--include-dashboard", "false")
             head = self.found("raylet/raylet")
-            self._start("--address", self.address)
+            self._start(2, "--address", self.address)
             (self.second,) = self.found("raylet/raylet") - head
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def _start(self, *words: str) -> None:
+    def _start(self, number: int, *words: str) -> None:
         common = ("--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", "100000000", "--disable-usage-stats")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common]
+        # Where ports are named, a node does not wait for its agents, which on a busy machine come too late for it.
+        ports = [f"--{name}={self._port + 10 * number + k}" for k, name in enumerate(AGENT_PORTS)]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common, *ports]
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=START_SECONDS)
         assert done.returncode == 0, f"a node of the cluster did not start: {done.stdout[-500:]}{done.stderr[-500:]}"
 

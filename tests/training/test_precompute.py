@@ -278,10 +278,10 @@ def test_coarse_clips_first_fine_ones_later(made, tmp_path):
     shutil.copytree(made / "shards", tmp_path / "shards")
     counts = precompute(job(made, manifest=tmp_path / "m.parquet", out=tmp_path / "shards"))
     assert counts["made"] == 1  # whose sound is moved now
-    quality = [Quality(), Quality(from_step=10, confidence=4.0), Quality(from_step=20, confidence=4.0, offset=0.5)]
+    quality = [Quality(), Quality(from_step=10, confidence=4.0), Quality(from_step=20, confidence=6.0)]
     source = shards(tmp_path / "shards", quality=quality)
     counts = [len({place.confidence for place in places}) for _, places in source.phases]
-    assert counts == [3, 2, 2]
+    assert counts == [3, 2, 1]
     with pytest.raises(InputError, match="good enough"):
         shards(tmp_path / "shards", quality=[Quality(confidence=99)])
 

@@ -180,8 +180,7 @@ def write_set(job: Precompute, rows: list[ManifestRow], samples: list[Sample]) -
             "latents": sample.window.latents,
             "size": sample.window.size,
             "held_out": sample.held_out,
-            "confidence": (row := rows[sample.row]).sync_confidence,
-            "offset": row.sync_offset,
+            "confidence": rows[sample.row].sync_confidence,
         }
         for sample in samples
     ]

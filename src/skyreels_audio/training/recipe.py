@@ -35,7 +35,6 @@ class Quality(Strict):
 
     from_step: int = 0
     confidence: float | None = None  # at least this, by the manifest's sync expert; None takes unjudged clips too
-    offset: float | None = None  # frames of 25 per second by which the recording's sound may have been off
 
 
 class Curriculum(Strict):

@@ -45,7 +45,6 @@ class Place:
     bucket: tuple[int, int, int]
     """T, H, W: samples of a batch share it."""
     confidence: float | None
-    offset: float | None
 
     def read(self) -> Tensors:
         """Raises ValueError if the bytes have changed."""
@@ -229,11 +228,9 @@ def _read_set(folder: Path) -> dict[str, Any]:
 
 def _place(folder: Path, entry: dict[str, Any], found: tuple[Path, int, int, str]) -> Place:
     bucket = (entry["latents"], *entry["size"])
-    return Place(entry["key"], *found, bucket, entry["confidence"], entry["offset"])
+    return Place(entry["key"], *found, bucket, entry["confidence"])
 
 
 def _good(place: Place, phase: Quality) -> bool:
     """A sample that was never judged passes unless a confidence is asked for."""
-    if phase.confidence is not None and (place.confidence is None or place.confidence < phase.confidence):
-        return False
-    return phase.offset is None or place.offset is None or abs(place.offset) <= phase.offset
+    return phase.confidence is None or (place.confidence is not None and place.confidence >= phase.confidence)
