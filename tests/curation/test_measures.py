@@ -89,7 +89,13 @@ def test_pictures_are_told_apart() -> None:
     bars = luma.copy()
     bars[:, :12], bars[:, -12:] = 0, 0
     assert letterbox(luma) == 0 and letterbox(bars) == pytest.approx(0.25, abs=0.02)
-    assert static(np.repeat(luma[:1], 20, axis=0)) == 1 and static(luma) == 0
+    wall = luma.copy()
+    wall[:, :12] = 0  # above a head, and on one side only
+    assert letterbox(wall) == 0
+    still = np.repeat(luma[:1], 20, axis=0)
+    lips = still.copy()
+    lips[::2, 60:68, 40:56] += 8
+    assert static(still) == 1 and static(luma) == 0 and static(lips) == 0
     assert flat(np.full((96, 96), 80.0)) == 1 and flat(luma[0]) < 0.1
 
 
@@ -104,6 +110,14 @@ def test_sharpness_falls_with_blur_and_noise_is_measured() -> None:
         assert quality.noise(smooth + rng.normal(size=smooth.shape).astype(np.float32) * sigma) == pytest.approx(
             sigma, rel=0.2
         )
+
+
+def test_repeated_frames_are_told_from_pauses() -> None:
+    moving = np.random.default_rng(0).uniform(0.5, 1.5, 60)
+    pause = np.concatenate([moving[:20], np.full(20, 0.01), moving[40:]])
+    third = np.where(np.arange(60) % 3 == 0, moving, 0.01)
+    assert quality.duplicates(moving) == 0 and quality.duplicates(np.full(60, 0.01)) == 0
+    assert quality.duplicates(pause) < 0.1 and quality.duplicates(third) == pytest.approx(2 / 3, abs=0.02)
 
 
 def test_blocks_and_shake_are_seen() -> None:
