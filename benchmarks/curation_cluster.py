@@ -69,8 +69,9 @@ class Cluster:
         # Where ports are named, a node does not wait for its agents, which on a busy machine come too late for it.
         ports = [f"--{name}={self._port + 10 * number + k}" for k, name in enumerate(AGENT_PORTS)]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common, *ports]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=START_SECONDS)
-        assert done.returncode == 0, f"a node of the cluster did not start: {done.stdout[-500:]}{done.stderr[-500:]}"
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # what it starts keeps them open
+        done = subprocess.run(command, env=ENVIRONMENT, timeout=START_SECONDS, **quiet)
+        assert done.returncode == 0, "a node of the cluster did not start; `ray start` says why"
 
     def found(self, program: str) -> set[int]:
         """This cluster's processes that run a program."""

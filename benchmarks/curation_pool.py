@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from skyreels_audio.media import VideoWriter, read_audio, read_video
 
 FPS, RATE = 25, 16_000
+SIDE = 256  # pixels of every base clip: faults put two of them together
 SHIFTS = (-15, -12, -9, -6, -4, -3, 3, 4, 6, 9, 12, 15)  # frames
 
 
@@ -42,8 +43,8 @@ class Base:
 
 
 def read_base(path: Path, real: bool, seconds: float | None = None) -> Base:
-    frames = np.stack(list(read_video(path, FPS)))
-    frames = frames[: len(frames) if seconds is None else round(seconds * FPS)]
+    frames = list(read_video(path, FPS))[: None if seconds is None else round(seconds * FPS)]
+    frames = np.stack([np.asarray(Image.fromarray(frame).resize((SIDE, SIDE))) for frame in frames])
     sound = read_audio(path, RATE)
     return Base(path.stem, frames, _fit(sound, len(frames)), real)
 

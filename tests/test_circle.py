@@ -76,7 +76,8 @@ def test_the_circle_closes(pool: Path, tmp_path: Path) -> None:
     folders = {"output": str(tmp_path / "run"), "model": str(tmp_path / "start"), "data": f"[{tmp_path / 'shards'}]"}
     changes = [word for name, value in (RECIPE | folders).items() for word in ("--set", f"{name}={value}")]
     said = run("train", ROOT / "recipes" / "paper-stage1.yaml", *changes, "--device", "cpu")
-    weights = Path(said.splitlines()[-1].removesuffix(": trained weights"))
+    (told,) = [line for line in said.splitlines() if line.endswith(": trained weights")]
+    weights = Path(told.removesuffix(": trained weights"))
 
     (tmp_path / "made").mkdir()
     given = ("--video", pool / "late.mp4", "--audio", tmp_path / "voice.wav", "--size", 64, "--steps", 1)

@@ -172,9 +172,10 @@ class Shards:
 
     def stack(self, tensors: list[Tensors]) -> Batch:
         def together(name: str) -> Tensor:
-            stacked = torch.stack([each[name] for each in tensors])
-            exact = stacked.dtype == torch.float64  # positions on the clock
-            return stacked.to(self.device, None if exact else torch.float32)
+            parts = [each[name] for each in tensors]
+            if parts[0].dtype != torch.float64:  # positions on the clock stay exact
+                parts = [part.float() for part in parts]  # first: bfloat16's autocast does not stack float16
+            return torch.stack(parts).to(self.device)
 
         def padded(text_SD: Tensor) -> Tensor:
             return F.pad(text_SD.float(), (0, 0, 0, self.text_tokens - len(text_SD)))
