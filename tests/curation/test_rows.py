@@ -9,11 +9,21 @@ import pytest
 from skyreels_audio.curation.fingerprint import near_duplicates
 from skyreels_audio.curation.recipe import Limit, Recipe, read_recipe
 from skyreels_audio.curation.schema import COLUMNS, Clip, from_table, to_table
-from skyreels_audio.curation.select import DUPLICATE, UNSCORED, funnel, select
+from skyreels_audio.curation.select import DUPLICATE, LIGHT, UNSCORED, funnel, read_rows, select
+from skyreels_audio.curation.storage import Folder
 from skyreels_audio.media import InputError
 
 ROOT = Path(__file__).parents[2]
 ALL = {stage.name: stage.version for stage in Recipe().stages.active()}
+
+
+def test_of_a_file_that_changed_only_the_new_rows_count(tmp_path: Path) -> None:
+    out = Folder(tmp_path)
+    for source_id, finished in (("old", 1.0), ("new", 2.0)):
+        clips = [Clip(f"{source_id}-{k:04d}", "v.mp4", float(k), k + 1.0, finished=finished) for k in range(2)]
+        out.write_table(f"rows/{source_id}.parquet", to_table(clips))
+    out.write_table("rows/other.parquet", to_table([Clip("other-0000", "w.mp4", finished=0.5)]))
+    assert [clip.id for clip in read_rows(out, LIGHT)] == ["new-0000", "new-0001", "other-0000"]
 
 
 def scored(name: str, **columns) -> Clip:

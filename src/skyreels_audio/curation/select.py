@@ -40,15 +40,23 @@ class Verdict:
 
 
 def read_rows(out: Folder, columns: Iterable[str]) -> list[Clip]:
-    """All rows of a curation, with these columns and those that identify a clip; the others are None."""
+    """The rows of a curation, with these columns and those that identify a clip; the others are None.
+
+    Of a source that changed since, only the rows of what it is now.
+    """
     import pyarrow.dataset
 
     files = [f"{out.root}/{name}" for name in out.files("rows") if name.endswith(".parquet")]
     if not files:
         raise InputError(f"{out.url} holds no scored clips.")
     rows = pyarrow.dataset.dataset(files, arrow_schema(), format="parquet", filesystem=out.fs)
-    wanted = {"id", "source", "stages", *columns}
-    return sorted(from_table(rows.to_table(columns=sorted(wanted))), key=lambda clip: clip.id)
+    wanted = {"id", "source", "stages", "finished", *columns}
+    clips = from_table(rows.to_table(columns=sorted(wanted)))
+    latest: dict[str, tuple[float, str]] = {}  # of a file that changed, the rows of before stay in their own file
+    for clip in clips:
+        told = clip.finished or 0.0, clip.id.split("-")[0]
+        latest[clip.source] = max(latest.get(clip.source, told), told)
+    return sorted((clip for clip in clips if clip.id.split("-")[0] == latest[clip.source][1]), key=lambda clip: clip.id)
 
 
 def select(rows: Iterable[Clip], recipe: Recipe) -> list[Verdict]:

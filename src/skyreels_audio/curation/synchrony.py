@@ -29,6 +29,7 @@ CONTEXT = 5  # frames of sound before and after the one that is predicted
 OFFSETS = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
 DRIFTS = np.arange(-16, 17)  # frames by which an offset may change during the clip
 GAIN = 0.11  # by which a changing offset must explain lips better than a constant one before it counts
+CERTAIN = 0.55  # a constant offset that agrees so well is constant: what gains on it is chance
 LEAST_AGREEMENT = 0.05  # below it there is nothing to gain on
 
 
@@ -41,7 +42,7 @@ class Synchrony(Stage):
     """
 
     name: ClassVar[str] = "synchrony"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     method: Literal["landmarks", "expert"] = "landmarks"
     weights: Path | None = None
     _expert: Any = PrivateAttr(None)
@@ -69,12 +70,13 @@ class Synchrony(Stage):
         best = int(constant_A.argmax())
         drifting_B = curves_BA.max(axis=1)
         gain = float(drifting_B.max() / max(constant_A[best], LEAST_AGREEMENT)) - 1
+        wanders = gain >= GAIN and constant_A[best] < CERTAIN
         return replace(
             clip,
             sync_method=self.method,
             sync_confidence=float(constant_A[best]),
             sync_offset=int(OFFSETS[best]),
-            sync_wander=float(abs(DRIFTS[drifting_B.argmax()])) if gain >= GAIN else 0.0,
+            sync_wander=float(abs(DRIFTS[drifting_B.argmax()])) if wanders else 0.0,
         )
 
     def _by_expert(self, clip: Clip) -> Clip:
