@@ -77,6 +77,11 @@ tables: .venv/development
 ablations: .venv/development
 	$(BIN)/python benchmarks/ablations.py
 
+# From a pool of video to the evaluation of a model trained on it, at tiny size.
+.PHONY: circle
+circle: .venv/development
+	$(BIN)/python -m pytest -q tests/test_circle.py
+
 # A thousand damaged files and two hundred broken model folders at the door → docs/results/robustness.md.
 .PHONY: fuzz
 fuzz: .venv/development
