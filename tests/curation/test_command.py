@@ -73,7 +73,7 @@ def test_labels_reach_the_manifest(tmp_path: Path) -> None:
     assert told.face_boxes_F4 is not None and told.face_boxes_F4.shape == (26, 4)
 
 
-@pytest.mark.parametrize(("offset", "start", "end"), [(0, 0.0, 2.0), (4, 0.0, 1.84), (-5, 0.2, 2.0)])
+@pytest.mark.parametrize(("offset", "start", "end"), [(0, 0.0, 2.0), (1, 0.0, 2.0), (4, 0.0, 1.84), (-5, 0.2, 2.0)])
 def test_frames_whose_sound_is_cut_off_are_left_out(offset: int, start: float, end: float) -> None:
     """Sound that is late by four frames ends four frames after the file does."""
     from skyreels_audio.curation.manifest import manifest_row

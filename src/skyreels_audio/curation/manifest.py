@@ -11,6 +11,7 @@ from skyreels_audio.curation.storage import Folder, rows_name
 from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, label_frames, write_manifest
 
 NAME = "manifest.parquet"
+KNOWN_TO = 1  # frames to which synchrony knows an offset: a smaller one is none
 COLUMNS = (
     "id",
     "source",
@@ -55,7 +56,8 @@ def manifest_row(clip: Clip) -> ManifestRow:
     """A clip as training reads it."""
     boxes = None if clip.boxes is None else clip.boxes.reshape(-1, 4)
     landmarks = None if clip.landmarks is None else clip.landmarks.reshape(-1, 68, 2)
-    start, end, kept = _heard(clip)
+    late = 0 if clip.sync_offset is None or abs(clip.sync_offset) <= KNOWN_TO else clip.sync_offset
+    start, end, kept = _heard(clip, late / LABEL_FPS)
     return ManifestRow(
         path=clip.source,
         start=start,
@@ -69,16 +71,15 @@ def manifest_row(clip: Clip) -> ManifestRow:
         face_boxes_F4=None if boxes is None else boxes[kept],
         landmarks_F682=None if landmarks is None else landmarks[kept],
         sync_confidence=clip.sync_confidence,
-        sync_offset=clip.sync_offset,
+        sync_offset=None if clip.sync_offset is None else late,
         sync_expert=clip.sync_method,
     )
 
 
-def _heard(clip: Clip) -> tuple[float, float, slice]:
+def _heard(clip: Clip, late: float) -> tuple[float, float, slice]:
     """Start and end of what has its sound in the file once that is moved, and its label frames: at the ends of a file
     whose sound is early or late, the sound of some frames is missing.
     """
-    late = (clip.sync_offset or 0) / LABEL_FPS
     unheard = max(0, round((-late - clip.start) * LABEL_FPS))
     start = clip.start + unheard / LABEL_FPS
     end = min(clip.end, (clip.source_seconds or clip.end) - max(late, 0.0))
