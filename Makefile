@@ -1,4 +1,4 @@
-# make demo · test · check · app · test-anywhere · bench-model · bench · bench-gpu · bench-refactor · bench-render · bench-serving · bench-live
+# make demo · test · test-browser · check · app · test-anywhere · bench-model · bench · bench-gpu · bench-refactor · bench-render · bench-serving · bench-live
 # make fuzz · kills · circle · eval-synthetic · tables · metric-sanity
 
 PYTHON ?= python3
@@ -26,6 +26,11 @@ bench-live: .venv/development
 
 test: .venv/development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+# The page and the study in a browser, whole: minutes on a busy machine.
+.PHONY: test-browser
+test-browser: .venv/development
+	BROWSER_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_browser.py tests/evaluation/test_study.py
 
 # The suite in random orders, with the instructions of older processors too: no test may rest on rounding, order or speed.
 SEEDS ?= 20

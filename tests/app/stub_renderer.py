@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from skyreels_audio.app.render import Report, Request
 from skyreels_audio.media import InputError, VideoWriter, read_audio, read_image, write_image
@@ -42,13 +43,12 @@ class StubRenderer:
             raise InputError(f"{inputs['voice']}: no face was found.")
         background = np.full((SIDE, SIDE, 3), 40, np.uint8)
         if "picture" in inputs:
-            picture = read_image(inputs["picture"])
-            background[:] = picture.reshape(-1, 3).mean(0).astype(np.uint8)
+            background = np.asarray(Image.fromarray(read_image(inputs["picture"])).resize((SIDE, SIDE)))
         count = max(1, round(len(read_audio(inputs["voice"])) / 16_000 * FPS))
         with VideoWriter(folder / "result.mp4", SIDE, SIDE, FPS, inputs["voice"]) as writer:
             for index in range(count):
                 frame = background.copy()
-                frame[:, : 4 + index % (SIDE - 4)] = (200, 80, 40)
+                frame[-8:, : 4 + index % (SIDE - 4)] = (200, 80, 40)
                 writer.write(frame)
                 report("write", index + 1, count, frame if index % 5 == 0 else None)
         write_image(folder / "sheet.png", background)

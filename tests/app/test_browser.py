@@ -1,7 +1,6 @@
 """The page in headless Chromium, with real files, a real queue and the stub renderer.
 
-``SCREENSHOTS=docs/images/app pytest tests/app/test_browser.py`` writes the pictures of docs/app.md, of the shipped
-checkpoint instead of the stub.
+``SCREENSHOTS=docs/images/app make test-browser`` writes the pictures of docs/app.md.
 """
 
 import json
@@ -15,7 +14,6 @@ import httpx
 import pytest
 from running import PATIENCE, Running, ended, picture, voice
 
-from skyreels_audio.app.options import Options
 from skyreels_audio.bundled import bundled
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
@@ -24,7 +22,7 @@ SCREENSHOTS = os.environ.get("SCREENSHOTS")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; on Debian: apt install chromium")
 # These take minutes on a busy machine, and were not yet seen to pass there: BROWSER_TESTS=1 runs them.
-slow = pytest.mark.skipif(not os.environ.get("BROWSER_TESTS"), reason="BROWSER_TESTS=1 is not set")
+slow = pytest.mark.skipif(not os.environ.get("BROWSER_TESTS"), reason="minutes on a busy machine: make test-browser")
 
 FLAGS = ["--no-sandbox", "--mute-audio", "--autoplay-policy=no-user-gesture-required", "--disable-gpu"]
 PHONE = {"width": 390, "height": 844}
@@ -33,12 +31,8 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     data = tmp_path_factory.mktemp("page") / "data"
-    made_by: dict[str, Any] = {"speaker": "stub_speaker:StubSpeaker"}
-    if SCREENSHOTS:  # of what the checkpoint makes
-        made_by = {"renderer": Options.renderer, "model": str(bundled("weights/tiny"))}
-    server = Running(data, page=True, requests_per_minute=1000, **made_by)
-    if not SCREENSHOTS:
-        server.know_speeds()
+    server = Running(data, page=True, speaker="stub_speaker:StubSpeaker", requests_per_minute=1000)
+    server.know_speeds()
     with server:
         yield server
 
@@ -129,9 +123,9 @@ def test_a_newcomer_gets_from_nothing_to_a_video_with_sound(visit: Any) -> None:
 
 
 @slow
-def test_a_running_video_is_seen_survives_a_reload_and_is_cancelled(visit: Any, tmp_path: Path) -> None:
+def test_a_running_video_is_seen_survives_a_reload_and_is_cancelled(visit: Any) -> None:
     page = visit()
-    give(page, "held for_ever", tmp_path)
+    give(page, "held for_ever")
     make(page)
     page.locator("#progress progress").wait_for()
     shoot(page, "running")
@@ -169,10 +163,10 @@ def test_wrong_files_and_missing_ones_are_told(visit: Any, tmp_path: Path) -> No
 
 
 @slow
-def test_a_phone_in_the_dark_shows_it_all(visit: Any, tmp_path: Path) -> None:
+def test_a_phone_in_the_dark_shows_it_all(visit: Any) -> None:
     page = visit(viewport=PHONE, is_mobile=True, has_touch=True, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    give(page, "", tmp_path)
+    give(page)
     make(page)
     page.locator("#result video.made").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -214,12 +208,10 @@ def test_a_live_face_speaks_and_is_interrupted(visit: Any) -> None:
     page.wait_for_function("(s) => document.querySelector(s).currentTime > 1", arg=video)
     page.get_by_label("Text to speak").fill("This takes a while to say, so that nobody can miss it. " * 15)
     page.get_by_role("button", name="Speak it").click()
-    if SCREENSHOTS:
-        page.wait_for_timeout(3000)
-        return shoot(page, "live")
     bright = """(s) => { const v = document.querySelector(s), c = new OffscreenCanvas(8, 8).getContext('2d');
                          c.drawImage(v, 0, 0, 8, 8); return c.getImageData(4, 4, 1, 1).data[0] > 60; }"""
     page.wait_for_function(bright, arg=video)
+    shoot(page, "live")
     page.get_by_role("button", name="Interrupt").click()
     page.wait_for_function(f"(s) => !({bright})(s)", arg=video)
     page.get_by_role("button", name="End").click()
