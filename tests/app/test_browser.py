@@ -21,7 +21,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; on Debian: apt install chromium")
-# These take minutes on a busy machine, and were not yet seen to pass there: BROWSER_TESTS=1 runs them.
+# Each takes minutes on a busy machine.
 slow = pytest.mark.skipif(not os.environ.get("BROWSER_TESTS"), reason="minutes on a busy machine: make test-browser")
 
 FLAGS = ["--no-sandbox", "--mute-audio", "--autoplay-policy=no-user-gesture-required", "--disable-gpu"]
