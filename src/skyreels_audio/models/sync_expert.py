@@ -90,5 +90,6 @@ def load_sync_expert() -> SyncExpert:
             "No sync expert ships with this installation: give the published syncnet_v2.model, or train one with "
             "`skyreels-audio train recipes/syncnet.yaml`."
         )
-    kind: Any = LinearSync if SyncExpert.load_config(folder)["_class_name"] == "LinearSync" else SyncNet
+    config: Any = SyncExpert.load_config(folder)
+    kind: Any = LinearSync if config["_class_name"] == "LinearSync" else SyncNet
     return kind.from_pretrained(folder, torch_dtype=torch.float32).eval()
