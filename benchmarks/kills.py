@@ -94,6 +94,10 @@ def files(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def partials(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*.partial") if path.is_file()}
+
+
 def identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_ino, status.st_mtime_ns
@@ -308,7 +312,7 @@ def run_to_the_end(work: Work, out: Path, counts: Counter[str], kills: int, full
         kill = counts["kills"] < kills and chance.random() < 0.85
         limit = not kill and counts["full"] < full
         longest = int(np.exp(chance.uniform(np.log(50), np.log(work.largest)))) if limit else None
-        units = work.units(out)
+        units, begun = work.units(out), partials(out)
         before = {name: units[name] for name in work.stored(out)}
         code, _, said = started(work, out, chance.uniform(0, work.seconds) if kill else None, longest)
         counts["kills"] += code == -signal.SIGKILL
@@ -317,7 +321,7 @@ def run_to_the_end(work: Work, out: Path, counts: Counter[str], kills: int, full
             errors = [line for line in said.splitlines() if line.startswith("Error: ")]
             if code != 2 or len(errors) != 1 or "Traceback" in said:
                 raise Broken(f"a full disc ({longest} bytes) ends with {code}: {said[-600:]}")
-            if left := [path.name for path in out.rglob("*.partial") if path.is_file()]:
+            if left := partials(out) - begun:  # what a kill left goes when the same file is written again
                 raise Broken(f"a full disc ({longest} bytes) leaves {left}")
         elif code not in (0, -signal.SIGKILL):
             raise Broken(f"ends with {code}: {said[-600:]}")

@@ -17,6 +17,7 @@ from skyreels_audio.media.frames import Colour, StoredFrame, to_yuv420p
 
 AI_GENERATED = "AI-generated video, made with SkyReels-Audio"
 """The note about its origin that a written video carries in its metadata unless told otherwise."""
+FULL_HD = 1920 * 1088  # pixels of a frame
 
 
 class VideoWriter:
@@ -77,7 +78,10 @@ class VideoWriter:
 
     def _add_video(self) -> VideoStream:
         # The number of threads is fixed because the bytes that x264 writes depend on it.
-        stream = self._output.add_stream("libx264", rate=self._rate, options={"crf": str(self._crf), "threads": "4"})
+        options = {"crf": str(self._crf), "threads": "4"}
+        if self._width * self._height > FULL_HD:
+            options["rc-lookahead"] = "10"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
+        stream = self._output.add_stream("libx264", rate=self._rate, options=options)
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
         stream.sample_aspect_ratio = self._aspect
         self._colour.tag(stream.codec_context)
