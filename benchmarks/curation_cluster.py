@@ -69,8 +69,8 @@ class Cluster:
         # Where ports are named, a node does not wait for its agents, which on a busy machine come too late for it.
         ports = [f"--{name}={self._port + 10 * number + k}" for k, name in enumerate(AGENT_PORTS)]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common, *ports]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # what it starts keeps them open
-        done = subprocess.run(command, env=ENVIRONMENT, timeout=START_SECONDS, **quiet)
+        quiet = subprocess.DEVNULL  # no pipes: what it starts would keep them open
+        done = subprocess.run(command, env=ENVIRONMENT, timeout=START_SECONDS, stdout=quiet, stderr=quiet)
         assert done.returncode == 0, "a node of the cluster did not start; `ray start` says why"
 
     def found(self, program: str) -> set[int]:
