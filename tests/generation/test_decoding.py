@@ -21,7 +21,7 @@ WAN: dict[str, Any] = {
 def test_streaming_is_decoding_at_once(patched, latents):
     torch.manual_seed(0)
     patch: dict[str, Any] = {"patch_size": 2, "in_channels": 12, "out_channels": 12} if patched else {}
-    vae = AutoencoderKLWan(dim_mult=[1, 2, 2, 1], **WAN, **patch).eval()
+    vae: Any = AutoencoderKLWan(dim_mult=[1, 2, 2, 1], **WAN, **patch).eval()
     z = torch.randn(1, 4, latents, 2, 3)
     mean, std = latent_statistics(vae, z)
     with torch.no_grad():
