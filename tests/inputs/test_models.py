@@ -165,13 +165,9 @@ def test_a_tensor_of_another_shape_is_told_with_both(model: Path) -> None:
 
 def test_names_that_older_versions_of_transformers_gave_are_known(tmp_path: Path) -> None:
     """Published image encoders have ``vision_model.`` before every name."""
-    sizes: dict[str, Any] = {
-        "hidden_size": 12,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=16)).save_pretrained(tmp_path)
+    sizes: dict[str, Any] = {"hidden_size": 12, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = CLIPVisionConfig(**sizes, num_attention_heads=2, image_size=32, patch_size=16)
+    CLIPVisionModel(config).save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     weights = {f"vision_model.{name.removeprefix('vision_model.')}": x for name, x in load_file(path).items()}
     save_file(weights, path, {"format": "pt"})
