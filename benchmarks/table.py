@@ -60,7 +60,6 @@ def write(folder: Path, name: str, title: str, rows: Sequence[Row], about: dict)
 def write_section(path: Path, title: str, text: str) -> None:
     """Replace the section ``## title`` of a document, or add it at the end."""
     head, *sections = re.split(r"^(?=## )", path.read_text(), flags=re.MULTILINE)
-    section = f"## {title}\n\n{text.strip()}\n\n"
     place = next((number for number, each in enumerate(sections) if each.startswith(f"## {title}\n")), len(sections))
-    sections[place : place + 1] = [section]
-    path.write_text(head + "".join(sections).rstrip() + "\n")
+    sections[place : place + 1] = [f"## {title}\n\n{text}"]
+    path.write_text("\n\n".join(part.strip() for part in (head, *sections)) + "\n")
