@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
+from skyreels_audio.media import InputError
 from skyreels_audio.models.audio_features import encode_whisper, trim_whisper
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, pack, unpack
 from skyreels_audio.models.rope import FRAMES_PER_LATENT, TOKENS_PER_SECOND, latent_positions, token_positions
@@ -93,10 +94,12 @@ class Performances:
         """Whisper's features, kept beside the corpus: they cost more than all the rest."""
         path = self.recipe.speech.bank / "features" / f"{name}.npy"
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            assert self.recipe.speech.whisper is not None
-            extractor, encoder = _whisper(self.recipe.speech.whisper, self.recipe.speech.layers)
+            whisper = self.recipe.speech.whisper
+            if whisper is None or not (whisper / "config.json").is_file():
+                raise InputError(f"{whisper}: no Whisper encoder lies there (speech.whisper of the recipe).")
+            extractor, encoder = _whisper(whisper, self.recipe.speech.layers)
             features = encode_whisper(waveform, extractor, encoder, self.recipe.speech.layers)
+            path.parent.mkdir(exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial.npy")
             np.save(partial, features.half().numpy())
             partial.rename(path)
