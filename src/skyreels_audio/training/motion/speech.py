@@ -37,6 +37,7 @@ TEXT_TOKENS = 96  # bytes of a prompt
 MARGIN = 16  # audio tokens heard before and after a clip
 FROM_START = 0.2  # share of clips that begin where their utterance does
 HEAD_IMPORTANCE = 0.6  # of the head's channels, whose deviation is in radians, over the mean of all
+STEADY = 5.0  # weight of the head's steps from frame to frame: without it the head of every latent stood elsewhere
 IMPORTANCE = 1.0  # a channel's error counts by its deviation to this power: jaws move more than tongues
 HEAD = torch.tensor([name in CHANNELS[-5:] for name in CHANNELS])
 LEAST = 0.04  # deviation that a channel is normalised by at least
@@ -220,7 +221,9 @@ class SpeechMotionTask:
         unknown = torch.ones_like(clean[:, :1])
         unknown[:, :, 0] = 0
         loss = clean_loss(predicted, clean, sigmas, unknown, self.weight_C).mean()
-        return loss, {"flow_loss": float(loss.detach())}
+        steps, true_steps = (unpack(latents)[:, 1:, HEAD].diff(dim=1) for latents in (predicted, clean))
+        steady = STEADY * (steps - true_steps).square().mean()
+        return loss + steady, {"flow_loss": float(loss.detach()), "steady_loss": float(steady.detach())}
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
