@@ -12,6 +12,7 @@ from skyreels_audio.generation.compositing import (
     at_times,
     edit_mouth,
     scale_motion,
+    steady_head,
 )
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
 
@@ -90,3 +91,14 @@ def test_codes_are_read_at_the_frames_of_any_rate() -> None:
     assert torch.equal(at_times(codes, 25.0, 10), codes)
     assert torch.allclose(at_times(codes, 50.0, 19)[:, 0], torch.arange(19) / 2)
     assert at_times(codes, 24.0, 12)[-1, 0] == 9  # past the end the last one stays
+
+
+def test_a_head_does_not_jump_and_sets_off_from_rest() -> None:
+    """Noise that differs from latent to latent ends as slow motion; a mouth may open within a frame."""
+    codes_FN = torch.zeros(81, len(CHANNELS))
+    codes_FN[1:, HEAD:] = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).repeat_interleave(4, 0)
+    codes_FN[40, CHANNELS.index("jawOpen")] = 1
+    steady = steady_head(codes_FN)
+    assert not steady[0, HEAD:].any() and torch.equal(steady[:, :HEAD], codes_FN[:, :HEAD])
+    steps, jumps = (codes[:, HEAD:].diff(dim=0).abs() for codes in (steady, codes_FN))
+    assert steps[12::4].mean() < 2 * steps[14::4].mean() and steps.max() < 0.5 * jumps.max()

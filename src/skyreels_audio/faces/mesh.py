@@ -144,7 +144,8 @@ def mesh(picture: Image.Image, crop: Crop) -> Face:
 def _is_whole(landmarks: np.ndarray, size: tuple[int, int]) -> bool:
     """Whether a picture of ``size`` (W, H) shows the face."""
     outside = ((landmarks[:, :2] < 0) | (landmarks[:, :2] > size)).any(axis=1)
-    return not outside[list(LIPS_OUTER)].any() and bool(outside.mean() < MOST_OUTSIDE)
+    lips = np.asarray(outside)[list(LIPS_OUTER)]
+    return not lips.any() and bool(np.mean(outside) < MOST_OUTSIDE)
 
 
 def _box(landmarks: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ STILL = 0.01  # below this nothing of the eyes is decoded
 HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
 HEAD_ENDS = 1.0, 1.9  # in half axes: the head moves as one up to here, what surrounds it is still from there on
 NECK = np.array([0.5, 1.0])  # what the head rolls about
+INERTIA = 2.5  # frames of 25 per second, deviation of a Gaussian; it leaves 0.8 of a nod per second
+SETTING_OFF = 10  # frames until the head moves as generated; the first is the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,17 @@ def scale_motion(codes_FN: Tensor, motion: float) -> Tensor:
     codes_FN = codes_FN.clone()
     codes_FN[:, HEAD:] *= motion
     codes_FN[:, KEEP_EYES] = 1 - (1 - codes_FN[:, KEEP_EYES]) * min(2 * motion, 1.0)
+    return codes_FN
+
+
+def steady_head(codes_FN: Tensor) -> Tensor:
+    """Codes whose head has weight: its jumps from latent to latent are smoothed, and it sets off from where it was."""
+    from scipy.ndimage import gaussian_filter1d
+
+    codes_FN = codes_FN.clone()
+    head_F5 = gaussian_filter1d(codes_FN[:, HEAD:].numpy(), INERTIA, axis=0, mode="nearest")
+    setting_off_F = (torch.arange(len(codes_FN)) / SETTING_OFF).clamp(max=1)
+    codes_FN[:, HEAD:] = setting_off_F[:, None] * torch.from_numpy(head_F5)
     return codes_FN
 
 

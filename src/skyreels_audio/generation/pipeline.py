@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.generation.colour import still_region, unify_colours
-from skyreels_audio.generation.compositing import Compositor, at_times, scale_motion
+from skyreels_audio.generation.compositing import Compositor, at_times, scale_motion, steady_head
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.decoding import Scaled, decode
 from skyreels_audio.generation.encoders import encode_conditions, encode_prompts, encode_reference
@@ -360,7 +360,7 @@ class SkyReelsAudioPipeline(DiffusionPipeline):
     def codes(self, latents_BCTHW: Tensor, num_frames: int, settings: Settings) -> Tensor:
         """Codes of motion [F, N] of every frame of the video, as lively as the settings say."""
         own: Any = Scaled(latents_BCTHW, self.vae)
-        codes_FN = unpack(own[:, :, :].float())[0].cpu()
+        codes_FN = steady_head(unpack(own[:, :, :].float())[0].cpu())
         return scale_motion(at_times(codes_FN, settings.fps, num_frames, FRAMES_PER_SECOND), settings.motion)
 
     def composite(self, frames: Iterator[np.ndarray], prepared: Prepared, settings: Settings) -> Iterator[np.ndarray]:

@@ -45,7 +45,8 @@ def teeth_of(path: Path) -> np.ndarray | None:
     if face is None or lip_aperture(face.landmarks) < SHOWN:
         return None
     points = face.landmarks[:, :2] - 0.5
-    x = np.linspace(*points[[78, 308], 0], ACROSS + 2)[1:-1]
+    left, right = (float(points[corner, 0]) for corner in (78, 308))
+    x = np.linspace(left, right, ACROSS + 2)[1:-1]
     upper, lower = (
         np.interp(x, *(np.array(sorted(map(tuple, points[[78, *line, 308]]))).T)) for line in (INNER_UPPER, INNER_LOWER)
     )
