@@ -266,17 +266,6 @@ class TestReferenceResidual:
         given = self.animation(known_frames=0)
         assert transformer(reference_residual=True).predict_clean(**given).abs().max() == 0
 
-    def test_without_reference_it_starts_from_the_empty_picture_if_it_has_one(self):
-        given = self.animation(known_frames=0)
-        size = given["hidden_states"].shape[-2:]
-        model = transformer(reference_residual=True, empty_reference=tuple(size))
-        torch.nn.init.normal_(model.empty_latents)
-        clean = model.predict_clean(**given)
-        assert torch.allclose(clean, model.empty_latents[:, None].expand_as(clean))
-        plain = transformer(reference_residual=True)
-        animated = self.animation()
-        assert torch.equal(model.predict_clean(**animated), plain.predict_clean(**animated))
-
     def test_the_unknown_condition_is_not_read(self):
         model, given = wake(transformer(reference_residual=True)), self.animation()
         before = velocity(model, **given)

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models._modeling_parallel import ContextParallelInput
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -65,9 +64,6 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         reference_residual: predict the clean latent as a residual to the repeated reference (`predict_clean`), which
             leaves known latents as they are. Needs `in_channels = 2 * out_channels + 4` (noise, mask, condition). The
             untrained network returns the reference.
-        empty_reference: size (H, W) in latents of a learned picture that stands where a `reference_residual` model gets
-            no reference (I_empty of the paper); None is zeros. With rotary positions alone, which are relative, tokens
-            of pure noise cannot know where in the picture they are.
         exact_timesteps: embed timesteps in float64, as SkyReels-V2 does; diffusers' Wan rounds to float32 (1e-5 of v).
     """
 
@@ -111,7 +107,6 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         audio_rope_theta: float = 10000.0,
         audio_window: float | None = None,
         reference_residual: bool = False,
-        empty_reference: tuple[int, int] | None = None,
         exact_timesteps: bool = False,
         frame_window: FrameWindow | None = None,
     ) -> None:
@@ -145,8 +140,6 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         if reference_residual:
             nn.init.zeros_(self.proj_out.weight)
             nn.init.zeros_(self.proj_out.bias)
-        if empty_reference is not None:
-            self.empty_latents = nn.Parameter(torch.zeros(out_channels, *empty_reference))
 
     def initialise_audio_alignment(self, reach: float = 8.0, output_std: float = 0.0) -> Tensor:
         """Start a fresh audio branch with attention around each latent's own time instead of everywhere at once.
@@ -235,9 +228,6 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         if self.config.reference_residual:
             mask, cond = hidden_states[:, channels:].split([MASK_CHANNELS, channels], dim=1)
             base, unknown = repeated_reference(mask, cond), 1 - mask.mean(dim=1, keepdim=True)
-            if self.config.empty_reference is not None:
-                empty_CHW = F.interpolate(self.empty_latents[None].float(), (height, width), mode="bilinear")[0]
-                base = base + (unknown * unknown[:, :, :1] * empty_CHW[:, None]).to(base.dtype)
             hidden_states = torch.cat([hidden_states[:, : channels + MASK_CHANNELS], base], dim=1)
         # Latents may be finer than the weights: with bfloat16 weights, float32 latents keep (z - x0) / sigma exact.
         patches = self.patch_embedding(hidden_states.to(self.patch_embedding.weight.dtype))
