@@ -9,6 +9,7 @@ from typing import Self
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from av.video.stream import VideoStream
 
 from skyreels_audio.media.carrying import AudioCodec, carried_packets, packet_time, plan_carriage
@@ -77,12 +78,13 @@ class VideoWriter:
         return self
 
     def _add_video(self) -> VideoStream:
-        # The number of threads is fixed because the bytes that x264 writes depend on it.
+        # The bytes that x264 writes depend on the number of threads and, unless it is asked for exact bits, on their race.
         options = {"crf": str(self._crf), "threads": "4"}
         if self._width * self._height > FULL_HD:
             options["rc-lookahead"] = "10"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
         stream = self._output.add_stream("libx264", rate=self._rate, options=options)
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
+        stream.codec_context.flags |= Flags.bitexact
         stream.sample_aspect_ratio = self._aspect
         self._colour.tag(stream.codec_context)
         return stream
