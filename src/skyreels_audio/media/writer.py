@@ -78,7 +78,7 @@ class VideoWriter:
         return self
 
     def _add_video(self) -> VideoStream:
-        # The bytes that x264 writes depend on the number of threads and, unless it is asked for exact bits, on their race.
+        # What x264 writes depends on the number of threads and, unless it is asked for exact bits, on their race.
         options = {"crf": str(self._crf), "threads": "4"}
         if self._width * self._height > FULL_HD:
             options["rc-lookahead"] = "10"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
