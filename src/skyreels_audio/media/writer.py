@@ -78,8 +78,8 @@ class VideoWriter:
         return self
 
     def _add_video(self) -> VideoStream:
-        # What x264 writes depends on the number of threads, unless it is asked for exact bits on their race, and with its
-        # macroblock tree, whose SIMD code reads past the edges of small frames, on what lies in memory.
+        # What x264 writes depends on the number of threads; unless it is asked for exact bits, on their race; and with
+        # its macroblock tree, whose SIMD code reads past the edges of small frames, on what lies in memory.
         options = {"crf": str(self._crf), "threads": "4", "x264-params": "mbtree=0"}
         if self._width * self._height > FULL_HD:
             options["rc-lookahead"] = "10"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
