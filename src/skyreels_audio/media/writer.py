@@ -18,6 +18,7 @@ from skyreels_audio.media.frames import Colour, StoredFrame, to_yuv420p
 
 AI_GENERATED = "AI-generated video, made with SkyReels-Audio"
 """The note about its origin that a written video carries in its metadata unless told otherwise."""
+MACROBLOCK = 16  # pixels
 FULL_HD = 1920 * 1088  # pixels of a frame
 
 
@@ -78,9 +79,10 @@ class VideoWriter:
         return self
 
     def _add_video(self) -> VideoStream:
-        # What x264 writes depends on the number of threads; unless it is asked for exact bits, on their race; and with
-        # its macroblock tree, whose SIMD code reads past the edges of small frames, on what lies in memory.
-        options = {"crf": str(self._crf), "threads": "4", "x264-params": "mbtree=0"}
+        # What x264 writes depends on the number of threads and, unless it is asked for exact bits, on their race.
+        options = {"crf": str(self._crf), "threads": "4"}
+        if self._width < 16 * MACROBLOCK:  # its SIMD code reads past the edges of small frames: what lies in memory
+            options["x264-params"] = "asm=0"
         if self._width * self._height > FULL_HD:
             options["rc-lookahead"] = "10"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
         stream = self._output.add_stream("libx264", rate=self._rate, options=options)
