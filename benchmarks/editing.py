@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_fill_holes
 from table import Row, plain, write
 from workbench import Workbench
 
+from skyreels_audio.evaluation.artefacts import seam_step
 from skyreels_audio.evaluation.lips import correlation, curve_agreement, lip_aperture_curve
 from skyreels_audio.evaluation.motion import amplitude_ratio
 from skyreels_audio.evaluation.quality import movement, psnr
@@ -27,6 +29,7 @@ from skyreels_audio.media import SAMPLE_RATE, VideoWriter, read_audio, read_vide
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = 45.0  # dB: issue's bar for what is not edited, after encoding
+SEAM = 5.0  # levels that the border of an edit may add to the source's own step
 QUICK = 2  # clips
 
 
@@ -95,7 +98,13 @@ def _edit(bench: Workbench, clip: Path, source: np.ndarray, voice_n: np.ndarray)
         seconds = time.perf_counter() - started
         frames = np.stack(list(read_video(path)))
     outside = [psnr(frame, source[index], mask) for frame, index, mask in zip(frames, plan.order, kept, strict=True)]
+    seams = [
+        seam_step(frame[None], source[index][None], binary_fill_holes(~mask))
+        for frame, index, mask in zip(frames, plan.order, kept, strict=True)
+        if not mask.all()
+    ]
     figures = {
+        "seams": float(np.mean([step > SEAM for step in seams])),
         "outside": float(np.mean(outside)),
         "outside_worst": float(min(outside)),
         "edited_frames": float(np.mean([fault is None for fault in plan.faults])),
@@ -114,11 +123,19 @@ def _rows(results: list[dict[str, Any]]) -> list[Row]:
     pixels, frames, seconds = (
         float(np.mean([edit[name] for edit in edits])) for name in ("edited_pixels", "edited_frames", "per_second")
     )
+    seams = float(np.mean([edit["seams"] for edit in edits]))
     own_lags, dubbed_lags = ([result[f"{kind}_lag"] for result in results] for kind in ("own", "dubbed"))
     aperture = "gap of the inner lips over the face's height, by landmarks"
     return [
         Row("outside the edit, worst clip", outside, ("≥", OUTSIDE), unit=" dB", digits=1, note="PSNR after encoding"),
         Row("outside the edit, worst frame", worst, unit=" dB", digits=1, note="PSNR after encoding"),
+        Row(
+            "frames with a seam",
+            100 * seams,
+            ("≤", 0.5),
+            unit=" %",
+            note=f"of over {SEAM:g} levels around what is edited",
+        ),
         Row("pixels that are edited", 100 * pixels, unit=" %", digits=1, note="mean of all frames"),
         Row("frames that are edited", 100 * frames, unit=" %", digits=1, note="the first is the reference"),
         Row("own voice: aperture against the source, r", mean("own_r"), note=f"{aperture}; lags {own_lags}"),

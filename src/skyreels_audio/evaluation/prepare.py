@@ -1,7 +1,6 @@
 """A protocol's set of cases, cut from a folder of videos that a person has downloaded."""
 
 import hashlib
-import json
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from skyreels_audio import faces, media
-from skyreels_audio.evaluation.cases import INDEX, Case, write_cases
+from skyreels_audio.evaluation.cases import Case, write_cases
 from skyreels_audio.evaluation.protocol import Protocol
 from skyreels_audio.media.files import replacing, writing
 
@@ -94,10 +93,3 @@ def write_sound(path: Path, sound_n: np.ndarray) -> None:
 def _hashes(cases: list[Case]) -> dict[str, str]:
     """So that two people can tell whether they have the same set."""
     return {case.truth.name: hashlib.sha256(case.truth.read_bytes()).hexdigest() for case in cases if case.truth}
-
-
-def same_protocol(folder: Path, protocol: Protocol) -> bool:
-    """Whether a prepared folder was cut by this protocol; True for a folder that says nothing."""
-    index = folder / INDEX
-    about = json.loads(index.read_text()) if index.exists() else {}
-    return about.get("protocol", protocol.model_dump()) == protocol.model_dump()

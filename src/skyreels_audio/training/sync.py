@@ -26,8 +26,6 @@ OFF_SYNC = 5, 15
 SECOND = LABEL_FPS
 DRAWS = 8
 """Shifts that each held-out clip is judged with."""
-DRAWS = 8
-"""Shifts that each held-out clip is judged with."""
 NEIGHBOURS = 1.0
 """Deviation, in frames, of the target around a window's own sound."""
 
