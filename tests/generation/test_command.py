@@ -203,6 +203,7 @@ def test_torchrun_makes_the_same_video(
         [*arguments(folder, output), "--model", str(model), "--report", "--dtype", "float32"] for output in outputs
     ]
     generate(monkeypatch, *words[0])
+    generate(monkeypatch, *arguments(folder, tmp_path / "other.mp4", "--seed", "8"))
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "skyreels_audio"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
@@ -211,5 +212,5 @@ def test_torchrun_makes_the_same_video(
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("s of video in") == 1 and ended.stderr.count("no face found") == 1
     assert sorted(path.name for path in outputs[1].parent.iterdir()) == ["talk.json", "talk.mp4", "talk.png"]
-    one, two = (np.stack(list(read_video(output))).astype(int) for output in outputs)
-    assert abs(one - two).mean() < 0.05 and one.std() > 1  # grey levels, after a codec
+    one, two, other = (np.stack(list(read_video(path))).astype(int) for path in (*outputs, tmp_path / "other.mp4"))
+    assert abs(one - two).mean() < 0.25 * abs(one - other).mean()  # a codec makes much of rounding in noise

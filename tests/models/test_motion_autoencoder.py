@@ -80,3 +80,16 @@ def test_a_band_is_decoded_like_the_whole_face() -> None:
 def test_a_box_that_the_scales_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
         MotionAutoencoder(box=(0.25, 0.25, 0.75, 0.8))
+
+
+def test_on_meta_all_of_it_is_after_transformers_made_a_model_there() -> None:
+    from torch.utils._device import _device_constructors
+    from transformers.initialization import meta_device_safe_creation_ops
+
+    _device_constructors.cache_clear()
+    with meta_device_safe_creation_ops(), torch.device("meta"):
+        torch.empty(1)  # torch remembers what makes tensors, another linspace among it
+    with torch.device("meta"):
+        model = MotionAutoencoder()
+    _device_constructors.cache_clear()
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}

@@ -214,7 +214,8 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         if height % SHRINK or width % SHRINK:
             raise ValueError(f"The face's box of {width}×{height} pixels must be a multiple of {SHRINK}.")
         self.decoder = MotionDecoder(len(FACE_CHANNELS), widths, code_width)
-        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        # Not linspace: while transformers makes a model on meta, it has another, and torch may remember that one.
+        y, x = torch.meshgrid(*(2 * torch.arange(side) / (side - 1) - 1 for side in (height, width)), indexing="ij")
         self.register_buffer("place_2HW", torch.stack([x, y]), persistent=False)
 
     def encode(self, pixels_BCFHW: Tensor) -> AutoencoderKLOutput:
