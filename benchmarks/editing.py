@@ -99,7 +99,7 @@ def _edit(bench: Workbench, clip: Path, source: np.ndarray, voice_n: np.ndarray)
         frames = np.stack(list(read_video(path)))
     outside = [psnr(frame, source[index], mask) for frame, index, mask in zip(frames, plan.order, kept, strict=True)]
     seams = [
-        seam_step(frame[None], source[index][None], binary_fill_holes(~mask))
+        seam_step(frame[None], source[index][None], np.asarray(binary_fill_holes(~mask)))
         for frame, index, mask in zip(frames, plan.order, kept, strict=True)
         if not mask.all()
     ]
