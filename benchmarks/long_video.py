@@ -1,6 +1,6 @@
 """Whether long videos cost more than their length: peak memory and time per second of video, of the command itself.
 
-    python benchmarks/long_video.py --model weights/tiny [--seconds 10 60 600 1800] [--steps N]
+    python benchmarks/long_video.py [--seconds 10 60 600 3600] [--steps N] [--size 256x256] [--fps 5]
 
 Each length runs in a process of its own. Prints a table and writes docs/results/long_video.json and long_video.md.
 """
@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "weights" / "tiny", help="checkpoint folder")
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 60, 600])
     parser.add_argument("--steps", type=int, help="denoising steps; the checkpoint's by default")
+    parser.add_argument("--size", help="WIDTHxHEIGHT of the video; the picture's by default")
+    parser.add_argument("--fps", help="frames per second of the video; the checkpoint's by default")
     parser.add_argument("--voice", type=Path, default=ROOT / "examples" / "voice.wav")
     parser.add_argument("--image", type=Path, default=ROOT / "examples" / "portrait.png")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
@@ -48,6 +50,8 @@ def main() -> None:
         "model": options.model.name,
         "date": time.strftime("%Y-%m-%d"),
         "steps": options.steps or "the checkpoint's",
+        "size": options.size or "the picture's",
+        "frames per second": options.fps or "the checkpoint's",
         "processors": offered_cores(),
         "load before": round(load, 1),  # seconds measured on a busy machine say little
     }
@@ -62,8 +66,9 @@ def _measure(voice_n: np.ndarray, seconds: float, options: argparse.Namespace, f
     command = [sys.executable, "-c", "from skyreels_audio.cli import main; main()", "generate", "--report"]
     command += ["--image", str(options.image), "--audio", str(folder / "voice.wav"), "--model", str(options.model)]
     command += ["--output", str(folder / "video.mp4")]
-    if options.steps:
-        command += ["--steps", str(options.steps)]
+    for name in ("steps", "size", "fps"):
+        if (value := getattr(options, name)) is not None:
+            command += [f"--{name}", str(value)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
@@ -111,6 +112,16 @@ def test_save_and_load(tmp_path, config):
     half = SkyReelsAudioTransformer3DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     assert half.get_parameter("blocks.0.audio_norm.weight").dtype == torch.float32
     assert audio_attention(half).to_q.weight.dtype == torch.bfloat16
+
+
+def test_an_attention_backend_is_of_one_model_alone():
+    """diffusers makes it every model's that names none: what a process generates would depend on what it trained."""
+    before = _AttentionBackendRegistry.get_active_backend()[0]
+    model, other = wake(transformer(audio_window=9.5)), wake(transformer(audio_window=9.5))
+    model.set_attention_backend("_native_math")
+    assert audio_attention(model).processor._attention_backend == AttentionBackendName._NATIVE_MATH
+    assert audio_attention(other).processor._attention_backend is None
+    assert _AttentionBackendRegistry.get_active_backend()[0] == before != AttentionBackendName._NATIVE_MATH
 
 
 def test_gradient_checkpointing_gives_the_same_gradients():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models._modeling_parallel import ContextParallelInput
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Timesteps
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -140,6 +141,12 @@ class SkyReelsAudioTransformer3DModel(WanTransformer3DModel):
         if reference_residual:
             nn.init.zeros_(self.proj_out.weight)
             nn.init.zeros_(self.proj_out.bias)
+
+    def set_attention_backend(self, backend: str) -> None:
+        """As diffusers', but of this model alone: there it becomes that of every other model of the process too."""
+        others, _ = _AttentionBackendRegistry.get_active_backend()
+        super().set_attention_backend(backend)
+        _AttentionBackendRegistry.set_active_backend(others)
 
     def initialise_audio_alignment(self, reach: float = 8.0, output_std: float = 0.0) -> Tensor:
         """Start a fresh audio branch with attention around each latent's own time instead of everywhere at once.
