@@ -82,6 +82,11 @@ tables: .venv/development
 ablations: .venv/development
 	$(BIN)/python benchmarks/ablations.py
 
+# A LoRA of weights/tiny for the speaker of FOOTAGE=data/talking, and what it gains → docs/results/personal.md.
+.PHONY: bench-personal
+bench-personal: .venv/development
+	$(BIN)/python benchmarks/personal.py --footage $(FOOTAGE)
+
 # From a pool of video to the evaluation of a model trained on it, at tiny size.
 .PHONY: circle
 circle: .venv/development

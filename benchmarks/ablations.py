@@ -3,14 +3,20 @@
     make ablations                                      # trains five times a few minutes; see recipes/ablations
     python benchmarks/ablations.py --only guidance      # audio guidance on weights/tiny alone
 
-Mouths are those of recipes/syncnet.yaml (read its header for the data), or of the recipe of `--mouths`.
+Mouths are those of recipes/syncnet.yaml (read its header for the data), or of the recipe of `--mouths`. How windows
+meet is taken from docs/results/fusion.json (benchmarks/fusion.py).
 
-Writes docs/results/ablations.json, from which ablations.md is written: the columns of Table 3. Trainings go
-on where they were interrupted. Sync-C and Sync-D are by our own sync expert, on another scale than the paper's.
+Writes docs/results/ablations.json, what every clip gave, and out of it ablations.md (by ablations_page.py). A run that
+was interrupted goes on: trainings and what was measured are remembered in `--work`.
 """
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from ablations_mouths import AUDIO_DIM, FRAMES, LATENTS, PATCH, Mouths
+from ablations_page import report
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
@@ -45,7 +52,7 @@ RECIPES = ("base", "without-rope", "rope-unaligned", "image-only", "without-mask
 SCALES = (1.0, 3.0, 4.5)
 STEPS = 12
 TINY_FRAMES = 101
-Figures = dict[str, float]
+Clips = dict[str, list[float]]  # a metric's value for every clip
 
 
 def start_model(folder: Path, rope: bool) -> None:
@@ -61,8 +68,8 @@ def start_model(folder: Path, rope: bool) -> None:
     (folder / "model_index.json").write_text("{}")
 
 
-def trained(name: str, mouths: Mouths, work: Path) -> tuple[FlowTask, Any, Figures]:
-    """A recipe's task, its averaged weights, and what its trainer measured at the end."""
+def trained(name: str, mouths: Mouths, work: Path) -> tuple[Any, dict[str, float]]:
+    """A recipe's transformer with its averaged weights, and what its trainer measured at the end."""
     recipe: Any = read_recipe(ROOT / "recipes" / "ablations" / f"{name}.yaml")
     start = "start-without-rope" if "without-rope" in recipe.model.name else "start"
     recipe = FlowRecipe.model_validate(recipe.model_dump() | {"output": work / name, "model": work / start})
@@ -75,7 +82,7 @@ def trained(name: str, mouths: Mouths, work: Path) -> tuple[FlowTask, Any, Figur
         weights = averaged["transformer"].state_dict()
     transformer: Any = task.modules["transformer"]
     transformer.load_state_dict(weights)
-    return task, transformer.eval(), told
+    return transformer.eval(), told
 
 
 @torch.no_grad()
@@ -105,8 +112,8 @@ def animated(transformer: Any, mouths: Mouths, scale: float, editing: bool = Fal
 
 
 @torch.no_grad()
-def synchrony(grey_BFHW: Tensor, mouths: Mouths, expert: SyncExpert) -> Figures:
-    """Sync-C and Sync-D over the held-out clips, and the share whose offset is found within one frame of 0.
+def synchrony(grey_BFHW: Tensor, mouths: Mouths, expert: SyncExpert) -> Clips:
+    """Sync-C and Sync-D of the held-out clips, and whether their offset is found within one frame of 0.
 
     What the expert sees beside the mouth is the first frame.
     """
@@ -119,42 +126,43 @@ def synchrony(grey_BFHW: Tensor, mouths: Mouths, expert: SyncExpert) -> Figures:
         sound = expert.embed_audio(torch.from_numpy(clip.coefficients[None, :, : 4 * FRAMES]))[0]
         found.append(expert.compare(lips, sound, shifts=10))
     return {
-        "sync_c": float(np.mean([sync.confidence for sync in found])),
-        "sync_d": float(np.mean([sync.distance for sync in found])),
-        "offset": float(np.mean([abs(sync.offset) <= 1 for sync in found])),
+        "sync_c": [float(sync.confidence) for sync in found],
+        "sync_d": [float(sync.distance) for sync in found],
+        "offset": [float(abs(sync.offset) <= 1) for sync in found],
     }
 
 
-def mouth_error(made_BFHW: Tensor, true_BFHW: Tensor, mouths: Mouths) -> float:
-    """PSNR on the lips, dB."""
+def mouth_error(made_BFHW: Tensor, true_BFHW: Tensor, mouths: Mouths) -> Clips:
+    """PSNR on the lips of every clip, dB."""
     error = ((made_BFHW - true_BFHW).square() * mouths.lips_HW).sum((2, 3)).mean(1) / mouths.lips_HW.sum()
-    return float((-10 * error.clamp(min=1e-6).log10()).mean())
+    return {"lips": (-10 * error.clamp(min=1e-6).log10()).tolist()}
 
 
-def trainings(mouths: Mouths, work: Path, expert: SyncExpert) -> dict[str, Figures]:
-    """Every recipe's figures, by its name; the base at each scale of audio guidance."""
-    made: dict[str, Figures] = {}
+def trainings(mouths: Mouths, work: Path, expert: SyncExpert, found: dict[str, Clips], keep: Callable) -> None:
+    """Add to ``found`` every recipe's figures, the base's at each scale of audio guidance; ``keep`` after each."""
     for name in RECIPES:
-        _, transformer, told = trained(name, mouths, work)
-        gap = told["held_out/lips/other_voice"] - told["held_out/lips/own_voice"]
-        for scale in SCALES if name == "base" else (3.0,):
+        wanted = {f"{name}, audio guidance {scale:g}": scale for scale in (SCALES if name == "base" else (3.0,))}
+        if wanted.keys() <= found.keys():
+            continue
+        transformer, told = trained(name, mouths, work)
+        measured = {
+            "gap": told["held_out/lips/other_voice"] - told["held_out/lips/own_voice"],
+            "eq1": told["held_out/image"],
+        }
+        for title, scale in wanted.items():
             pixels, true = animated(transformer, mouths, scale)
-            title = f"{name}, audio guidance {scale:g}"
-            made[title] = synchrony(pixels, mouths, expert) | {"lips": mouth_error(pixels, true, mouths), "gap": gap}
-            print(title, made[title], flush=True)
+            found[title] = synchrony(pixels, mouths, expert) | mouth_error(pixels, true, mouths)
+            found[title] |= {metric: [value] for metric, value in measured.items()}
         if name in ("base", "image-only"):
             pixels, true = animated(transformer, mouths, 3.0, editing=True)
-            made[f"{name}, video editing"] = synchrony(pixels, mouths, expert) | {
-                "lips": mouth_error(pixels, true, mouths)
-            }
-    _, true = animated(transformer, mouths, 1.0)
-    still = true[:, :1].expand_as(true)
-    made["true video"] = synchrony(true, mouths, expert)
-    made["still picture"] = synchrony(still, mouths, expert) | {"lips": mouth_error(still, true, mouths)}
-    return made
+            found[f"{name}, video editing"] = synchrony(pixels, mouths, expert) | mouth_error(pixels, true, mouths)
+            still = true[:, :1].expand_as(true)
+            found["true video"] = synchrony(true, mouths, expert)
+            found["still picture"] = synchrony(still, mouths, expert) | mouth_error(still, true, mouths)
+        keep()
 
 
-def tiny_guidance(model: Path, cases: int, expert: SyncExpert) -> dict[str, Figures]:
+def tiny_guidance(model: Path, cases: int, expert: SyncExpert) -> dict[str, Clips]:
     """weights/tiny on held-out drawn people and voices at each scale of audio guidance, heads still."""
     pipe = SkyReelsAudioPipeline.from_pretrained(str(model))
     pipe.set_progress_bar_config(disable=True)
@@ -180,48 +188,30 @@ def tiny_guidance(model: Path, cases: int, expert: SyncExpert) -> dict[str, Figu
             told.setdefault(title, []).append((sync.confidence, sync.distance, abs(sync.offset) <= 1, r, size))
         print(number, {title: np.round(rows[-1], 2).tolist() for title, rows in told.items()}, flush=True)
     names = ("sync_c", "sync_d", "offset", "jaw_r", "amplitude")
-    return {title: dict(zip(names, np.mean(rows, 0).tolist(), strict=True)) for title, rows in told.items()}
+    return {
+        title: {name: [float(row[column]) for row in rows] for column, name in enumerate(names)}
+        for title, rows in told.items()
+    }
 
 
-COLUMNS = {"Sync-C ↑": "sync_c", "Sync-D ↓": "sync_d", "IQA ↑": "iqa", "ASE ↑": "ase", "offset ±1 ↑": "offset"}
-LIPS = {"lips, dB ↑": "lips", "own voice against another's ↑": "gap"}
-JAW = {"jaw r ↑": "jaw_r", "amplitude": "amplitude"}
-PAPER = """| paper, 14 billion weights | Sync-C ↑ | Sync-D ↓ | IQA ↑ | ASE ↑ |
-| --- | --- | --- | --- | --- |
-| audio guidance 1 | 5.78 | 9.65 | 4.58 | 3.02 |
-| audio guidance 3 | 6.30 | 8.78 | 4.45 | 2.91 |
-| audio guidance 4.5 | 6.75 | 8.32 | 4.42 | 2.91 |
-| without audio RoPE | 5.58 | 9.75 | 4.35 | 2.82 |
-"""
-
-
-def report(figures: dict[str, Any]) -> str:
-    """Markdown: the paper's Table 3, and ours in its columns with what tells more at our scale."""
-    text = (
-        "# Ablations\n\nWritten by `make ablations`. The paper's are of its full model on its own benchmark. Ours are "
-        "tiny, and their Sync-C and Sync-D are by our own sync expert, on another scale: only rows of one table "
-        "compare. IQA and ASE need q-future/one-align, which was not at hand.\n\n"
-    )
-    text += PAPER
-    if "tiny" in figures:
-        text += "\n## weights/tiny: held-out drawn people and voices, heads still\n\n" + table(figures["tiny"], JAW)
-    if "trained" in figures:
-        data = figures["data"]
-        text += (
-            f"\n## Trained for it: recipes/ablations, {data['train']} clips, {data['steps']} steps of {data['batch']}, "
-            f"{data['weights'] / 1e6:.1f} million weights\n\nMouths of 48 pixels, 33 frames; {data['test']} held-out "
-            "clips (sentences, and people, never trained on). “Own voice against another's”: by how much eq. 1 on the "
-            "lips at t = 0.9 is larger with another clip's voice.\n\n" + table(figures["trained"], LIPS)
-        )
-    return text
-
-
-def table(rows: dict[str, Figures], more: dict[str, str]) -> str:
-    columns = COLUMNS | more
-    lines = [["ours", *columns], ["---"] * (len(columns) + 1)]
-    for title, row in rows.items():
-        lines.append([title, *(f"{row[name]:.3f}" if name in row else "—" for name in columns.values())])
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+def denoising(model: Path) -> dict[str, float]:
+    """Seconds of the loop for the example's voice in 50 steps at audio guidance 4.5, as in the paper's Table 4."""
+    seconds = {}
+    for processes in (1, 2):
+        for cache in ("none", "teacache"):
+            with tempfile.TemporaryDirectory() as folder:
+                how = [sys.executable, "-m", "skyreels_audio"]
+                if processes > 1:
+                    how = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *how[1:]]
+                how += ["generate", "--model", str(model), "--steps", "50", "--audio-guidance", "4.5", "--report"]
+                how += ["--cache", cache, "-o", f"{folder}/video.mp4"]
+                how += ["--parallel", f"ulysses={processes}"] if processes > 1 else []
+                environment = os.environ | {"OMP_NUM_THREADS": "1"}
+                subprocess.run(how, check=True, env=environment, stdout=subprocess.DEVNULL)
+                told = json.loads(next(Path(folder).glob("*.json")).read_text())
+            seconds[f"{cache} {processes}"] = told["seconds"]["sample"]
+            print("denoising", seconds, flush=True)
+    return seconds
 
 
 def main() -> None:
@@ -229,26 +219,51 @@ def main() -> None:
     parser.add_argument(
         "--mouths", type=Path, default=ROOT / "recipes" / "syncnet.yaml", help="a recipe of the task sync"
     )
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablations")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs" / "ablations", help="where an interrupted run goes on"
+    )
     parser.add_argument("--cases", type=int, default=8, help="people on which weights/tiny is measured")
-    parser.add_argument("--only", choices=("guidance", "trainings"))
+    parser.add_argument("--only", choices=("guidance", "trainings", "caches"))
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "ablations.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    expert = load_sync_expert()
-    figures = json.loads(options.output.read_text()) if options.output.exists() else {}
-    if options.only != "trainings":
-        figures["tiny"] = tiny_guidance(bundled("weights/tiny"), options.cases, expert)
-    if options.only != "guidance":
+    options.work.mkdir(parents=True, exist_ok=True)
+    remembered = options.work / "figures.json"
+    figures = json.loads(remembered.read_text()) if remembered.exists() else {}
+
+    def wanted(part: str) -> bool:
+        return options.only in (None, part) and part not in figures.get("done", [])
+
+    def keep(part: str | None = None) -> None:
+        figures["done"] = figures.get("done", []) + ([part] if part else [])
+        remembered.write_text(json.dumps(_rounded(figures)) + "\n")
+
+    if wanted("guidance"):
+        figures["tiny"] = tiny_guidance(bundled("weights/tiny"), options.cases, load_sync_expert())
+        keep("guidance")
+    if wanted("trainings"):
         sync = SyncTask(read_recipe(options.mouths), torch.device("cpu"))  # pyright: ignore[reportArgumentType]
         mouths = Mouths(sync.train, sync.held_out)
-        figures["trained"] = trainings(mouths, options.work, expert)
         base: Any = read_recipe(ROOT / "recipes" / "ablations" / "base.yaml").optimisation
-        model: Any = SkyReelsAudioTransformer3DModel.from_pretrained(options.work / "start" / "transformer")
-        figures["data"] = {"train": len(mouths.train), "test": len(mouths.test), "weights": model.num_parameters()}
+        figures["data"] = {"train": len(mouths.train), "test": len(mouths.test)}
         figures["data"] |= {"steps": base.steps, "batch": base.batch}
-    options.output.write_text(json.dumps(figures, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text(report(figures))
+        trainings(mouths, options.work, load_sync_expert(), figures.setdefault("trained", {}), keep)
+        model: Any = SkyReelsAudioTransformer3DModel.from_pretrained(options.work / "start" / "transformer")
+        figures["data"]["weights"] = model.num_parameters()
+        keep("trainings")
+    if wanted("caches"):
+        figures["denoising"] = denoising(bundled("weights/tiny"))
+        keep("caches")
+    options.output.write_text(remembered.read_text())
+    options.output.with_suffix(".md").write_text(report(figures, ROOT / "docs" / "results" / "fusion.json"))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

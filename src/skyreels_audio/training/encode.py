@@ -5,6 +5,7 @@ Shapes: F pixel frame, T latent frame, H W pixels, h w latent grid, S text token
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,17 +16,26 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio import faces
+from skyreels_audio.bundled import bundled
 from skyreels_audio.faces.track import smooth_runs
 from skyreels_audio.generation.encoders import encode_image, encode_text
-from skyreels_audio.generation.latents import build_reference, spatial_factor
+from skyreels_audio.generation.latents import build_reference, normalise, spatial_factor
 from skyreels_audio.generation.masks import editing_known, lip_weight
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.generation.settings import Settings
-from skyreels_audio.media import SAMPLE_RATE, InputError
+from skyreels_audio.media import SAMPLE_RATE, InputError, read_audio
 from skyreels_audio.models.audio_features import encode_audio_features
-from skyreels_audio.models.rope import FRAMES_PER_LATENT, TOKENS_PER_SECOND, latent_positions, token_positions
+from skyreels_audio.models.motion_autoencoder import REST, MotionAutoencoder, pack
+from skyreels_audio.models.rope import (
+    FRAMES_PER_LATENT,
+    FRAMES_PER_SECOND,
+    TOKENS_PER_SECOND,
+    latent_positions,
+    token_positions,
+)
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow
+from skyreels_audio.training.motion.read import read_motion
 
 Tensors = dict[str, Tensor]
 
@@ -54,8 +64,13 @@ class Encoders:
                 f"{model} has no audio branch of the paper's kind; `skyreels-audio convert --backbone` adds it."
             )
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        pipeline: Any = SkyReelsAudioPipeline.from_pretrained(model, transformer=None, dtype=dtype)
+        autoencoder: Any = MotionAutoencoder.load_config(model / "vae")
+        moves_pixels = autoencoder["_class_name"] == MotionAutoencoder.__name__
+        parts = {} if moves_pixels else {"transformer": None}  # of motion it tells what is usual
+        pipeline: Any = SkyReelsAudioPipeline.from_pretrained(model, dtype=dtype, **parts)
         self.pipeline, self.vae = pipeline, pipeline.vae
+        if moves_pixels and fps != FRAMES_PER_SECOND:
+            raise InputError(f"{model} has {FRAMES_PER_SECOND:g} codes of motion a second: precompute at that rate.")
         self.text_tokens = Settings(**pipeline.config["generation_defaults"]).text_tokens
         for name in ("text_encoder", "audio_encoder", "vae", "image_encoder"):
             if (component := getattr(pipeline, name)) is not None:
@@ -65,6 +80,19 @@ class Encoders:
         image = {name: getattr(pipeline, name) for name in ("image_encoder", "image_processor")}
         self.reader = SimpleNamespace(transformer=transformer, _execution_device=device, **image)
         self.step = spatial_factor(self.vae) * self.config["patch_size"][1]
+
+    @cached_property
+    def usual_motion_FN(self) -> Tensor:
+        """Codes of speech as this model of motion speaks the example's voice."""
+        self.pipeline.set_progress_bar_config(disable=True)
+        voice_n = read_audio(bundled("examples/voice.wav"))
+        return self.pipeline.generate_motion(voice_n, generator=torch.Generator().manual_seed(0))
+
+    def motion(self, frames_FHWC: np.ndarray, points_F682: np.ndarray) -> Tensor:
+        """Normalised latents [C, T, 1, 1] of what a face does; the first is the picture itself, as every window's."""
+        codes_FN = read_motion(frames_FHWC, points_F682, self.usual_motion_FN, self.vae)
+        codes_FN[0] = codes_FN.new_tensor(REST)
+        return normalise(pack(codes_FN[None]), self.vae)[0]
 
     def text(self, prompt: str) -> Tensor:
         """Text tokens [S, D] without the zeros that fill them up."""
@@ -118,7 +146,10 @@ class Encoders:
             latents_BCTHW, known_B4THW = build_reference(frames, known, latents, self.vae, device=self.device)
             return latents_BCTHW[0].cpu(), known_B4THW[0].cpu()
 
-        clean_CTHW, _ = reference(frames_FHWC, None)
+        if self.pipeline.moves_pixels:
+            clean_CTHW = self.motion(frames_FHWC, landmarks_F682)
+        else:
+            clean_CTHW, _ = reference(frames_FHWC, None)
         image_CTHW, image_known_4THW = reference(frames_FHWC[:1], None)
         editing_CTHW, editing_known_4THW = reference(frames_FHWC, known_FHW.numpy())
         audio_AD, audio_positions_A = self.audio(sound_AD, start, latents)
