@@ -14,7 +14,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
-from skyreels_audio.media.files import InputError, open_media
+from skyreels_audio.media.files import JOINED, InputError, open_media
 from skyreels_audio.media.sound import SoundDecoder, sound_stream
 
 AudioCodec = Literal["aac", "copy", "flac"]
@@ -128,9 +128,13 @@ def packet_time(packet: av.Packet) -> float:
 
 def _copied(source: InputContainer, stream: AudioStream, output: OutputContainer, start: int) -> Iterator[av.Packet]:
     copy = output.add_stream_from_template(stream)
+    end = None
     for packet in source.demux(stream):
         if packet.pts is not None and packet.dts is not None:  # the last one is empty
+            if end is not None and packet.dts < start + end - JOINED / packet.time_base:
+                start = packet.dts - end  # the next of files that were joined begins
             packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, copy
+            end = packet.dts + (packet.duration or 0)
             yield packet
 
 

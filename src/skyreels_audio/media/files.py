@@ -19,6 +19,7 @@ except ImportError:  # Windows, where a file that is open cannot be deleted: tha
     fcntl = None
 
 LONGEST_GAP = 3600.0  # seconds between two frames or sounds; above it the file's clock is damaged
+JOINED = 0.5  # seconds; where a clock goes back by more, files were joined end to end, each with a clock of its own
 REFERRING = {"concat", "dash", "hls", "imf", "image2", "rtsp", "sdp"}  # FFmpeg's names of lists of other files
 _being_written: set[Path] = set()
 
@@ -58,6 +59,8 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
             yield container
     except InputError:
         raise
+    except av.error.PatchWelcomeError as error:
+        raise InputError(f"{path} is stored in a way that cannot be read, or changes that way midway.") from error
     except (av.error.FFmpegError, ValueError, OverflowError) as error:  # a format that changes midway, absurd sizes
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(f"{path} holds no sound or video that can be read, or is truncated ({reason}).") from error

@@ -11,7 +11,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 
-from skyreels_audio.media.files import LONGEST_GAP, InputError, decode, open_media, tagged_seconds
+from skyreels_audio.media.files import JOINED, LONGEST_GAP, InputError, decode, open_media, tagged_seconds
 
 SAMPLE_RATE = 16_000
 """Samples per second of every voice that a model reads."""
@@ -155,19 +155,23 @@ class SoundDecoder:
         options = {"async": "1"}  # fills gaps in the timestamps with silence
         layout = self.layout or self.stored_layout
         resampler = av.AudioResampler(self.sample_format, layout, self.output_rate, 4096, options=options)
-        channels, clock = resampler.layout.nb_channels, None
+        channels, clock, later = resampler.layout.nb_channels, None, 0.0
         with open_media(self.path) as container:
             for packet in container.demux(sound_stream(container, self.path)):
-                if packet.pts is not None and packet.duration:
-                    end = float((packet.pts + packet.duration) * packet.time_base) - self.zero
-                    self.end = max(end, -inf if self.end == inf else self.end)
                 for frame in decode(packet):
+                    if clock is not None and frame.time is not None and frame.time + later < clock - JOINED:
+                        later = clock - frame.time  # the next of files that were joined begins
+                    if later and frame.pts is not None:
+                        frame.pts += round(later / frame.time_base)
                     if clock is not None and frame.time is not None:
                         self._check_clock(frame.time - clock)
                     clock = None if frame.time is None else frame.time + frame.samples / frame.sample_rate
                     self.decoded += frame.samples / frame.sample_rate
                     for part in resampler.resample(frame):
                         yield part.to_ndarray().reshape(-1, channels)
+                if packet.pts is not None and packet.duration:
+                    end = float((packet.pts + packet.duration) * packet.time_base) + later - self.zero
+                    self.end = max(end, -inf if self.end == inf else self.end)
             for part in resampler.resample(None):
                 yield part.to_ndarray().reshape(-1, channels)
 

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 
-from skyreels_audio.media.files import LONGEST_GAP, InputError, decode, open_media, tagged_seconds
+from skyreels_audio.media.files import JOINED, LONGEST_GAP, InputError, decode, open_media, tagged_seconds
 from skyreels_audio.media.frames import Pose, StoredFrame, is_yuv
 
 HDR = {int(ColorTrc.SMPTE2084): "HDR (PQ)", int(ColorTrc.ARIB_STD_B67): "HDR (HLG)"}
@@ -90,12 +90,13 @@ def probe_video(path: str | Path) -> VideoInfo:
         variable = _is_variable(path)
         fps = _frame_rate(stream)
         counted = stream.frames if fps == stream.average_rate and not variable else 0
+        shown = round(duration * fps)  # an edit list may hide some of those that are counted
         colours = [part.bits for part in frame.format.components]
         return VideoInfo(
             width=width,
             height=height,
             fps=float(fps),
-            frames=counted or round(duration * fps),
+            frames=min(counted or shown, shown or counted),
             duration=duration,
             whole=bool(own) or len(container.streams) == 1,
             has_audio=bool(container.streams.audio),
@@ -160,12 +161,16 @@ def timed_frames(path: str | Path, fps: float | None = None) -> Iterator[VideoFr
             yield from frames
             return
         period = float(1 / _frame_rate(stream))
-        begin, now, yielded = None, 0.0, 0
+        begin, now, later, yielded = None, 0.0, 0.0, 0
         for frame, following in pairwise(chain(frames, [None])):
             assert frame is not None
             if begin is None:
                 begin = now = frame.time or 0.0
-            gone = now + period if following is None or following.time is None else following.time
+            gone = now + period
+            if following is not None and following.time is not None:
+                if following.time + later < now - JOINED:
+                    later = gone - following.time  # the next of files that were joined begins
+                gone = following.time + later
             if gone - now > LONGEST_GAP:
                 raise InputError(f"{path} is damaged: its picture stands for {gone - now:.0f} s, by its own clock.")
             now = gone  # when the frame is no longer shown
@@ -199,8 +204,9 @@ def _is_variable(path: str | Path, frames: int = 250) -> bool:
     with open_media(path) as container:
         stream = _picture_stream(container, path)
         packets = islice(container.demux(stream), frames)
-        times = sorted(packet.pts * packet.time_base for packet in packets if packet.pts is not None)
-    steps = np.diff([float(time) for time in times])
+        times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
+    joined = next((at for at in range(1, len(times)) if times[at] < times[at - 1] - JOINED), len(times))
+    steps = np.diff(sorted(times[:joined]))
     return bool(len(steps) and steps.max() - steps.min() > max(0.004, 0.2 * float(np.median(steps))))
 
 
