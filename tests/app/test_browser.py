@@ -81,7 +81,7 @@ def give(page: Any, prompt: str = "", folder: Path | None = None) -> None:
     page.locator("#picture img").first.wait_for()
     page.wait_for_function("document.querySelector('#preset').innerText.includes('about')")  # the voice is there
     page.locator("#consent input").check()
-    page.get_by_label("Words", exact=True).fill(prompt)
+    page.get_by_label("Describe them").fill(prompt)
 
 
 def make(page: Any) -> None:
@@ -171,6 +171,10 @@ def test_a_phone_in_the_dark_shows_it_all(visit: Any) -> None:
     page.locator("#result video.made").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     shoot(page, "phone")
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    shoot(page, "live-phone")
 
 
 @slow

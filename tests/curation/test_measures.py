@@ -125,6 +125,8 @@ def test_blocks_and_shake_are_seen() -> None:
     picture = gaussian_filter(rng.normal(size=(128, 128)), 3).astype(np.float32) * 200 + 128
     blocks = picture.reshape(16, 8, 16, 8).mean(axis=(1, 3)).repeat(8, 0).repeat(8, 1)
     assert quality.blockiness(blocks) > 3 > 1.3 > quality.blockiness(picture)
+    beside_a_wall = np.where(np.arange(128) % 40 < 30, picture, picture.mean() + (picture - picture.mean()) / 20)
+    assert quality.blockiness(beside_a_wall) < 1.3
     wide = gaussian_filter(rng.normal(size=(120, 220)), 3).astype(np.float32) * 200
     places = rng.integers(0, 6, 20)
     shaking = np.stack([wide[k : k + 90, k : k + 160] for k in places])

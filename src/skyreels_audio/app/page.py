@@ -23,6 +23,7 @@ from skyreels_audio.bundled import bundled
 ASSETS = Path(__file__).parent / "assets"
 LOOK = "See which face will speak"
 MAKE = "Make the video"
+WORDS = "Describe them (optional)"
 CONSENT = "The people shown and heard agree to this, or they do not exist."
 EXPRESSIONS = ["as in the picture", "neutral", "smiling", "sad", "surprised", "angry"]
 ABOUT = "A face and a voice in, a talking video out. The examples are one click away."
@@ -221,7 +222,7 @@ def _who(fields: dict[str, Any]) -> None:
             fields["video"] = gr.Video(label="Video whose speaker gets the voice", height=260, elem_id="video")
     fields["look"] = gr.Button(LOOK, size="sm")
     fields["prompt"] = gr.Textbox(
-        label="Words", placeholder="Who, in what mood, where. Alone, without a picture, they make the person.", lines=2
+        label=WORDS, placeholder="In what mood, where. Alone, without a picture, the words make the person.", lines=2
     )
 
 

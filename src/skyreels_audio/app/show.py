@@ -79,7 +79,7 @@ def gallery(jobs: list[tuple[Job, Status]]) -> str:
     cards = []
     for job, _ in jobs:
         when = time.strftime("%d %b %H:%M", time.localtime(job.created))
-        words = escape(job.request.get("prompt", "")[:60]) or f"{job.request['preset']} video"
+        words = escape(job.request.get("prompt", "")[:60]) or f"preset “{job.request['preset']}”"
         video = f'<video src="/api/jobs/{job.id}/result#t=0.1" preload="metadata" controls playsinline '
         video += f'aria-label="{words}, {when}"></video>'
         cards.append(f"<li>{video}<span>{words}<br>{when}</span></li>")

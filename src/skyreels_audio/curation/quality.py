@@ -23,7 +23,7 @@ class Quality(Stage):
     """Measures that need no model, on a few frames in the source's own resolution and on all frames made small."""
 
     name: ClassVar[str] = "quality"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def check(self) -> None:
         need_packages(self.name, "cv2")
@@ -78,12 +78,15 @@ def noise(luma_HW: np.ndarray) -> float:
 
 
 def blockiness(luma_HW: np.ndarray) -> float:
-    """Median step across borders of blocks of 8 pixels over that elsewhere: 1 without; single edges do not count."""
+    """Step across a border of blocks of 8 pixels over those two pixels before and behind it, median of all borders.
+
+    1 without blocks. Each border is compared with what is beside it: between a head and a wall steps differ by more.
+    """
     ratios = []
     for axis in (0, 1):
         steps = np.abs(np.diff(luma_HW, axis=axis)).mean(axis=1 - axis)
-        border = np.arange(1, len(steps) + 1) % 8 == 0
-        ratios.append(float(np.median(steps[border]) / (np.median(steps[~border]) + 0.1)))
+        border = np.arange(7, len(steps) - 2, 8)
+        ratios.append(float(np.median(steps[border] / ((steps[border - 2] + steps[border + 2]) / 2 + 0.1))))
     return max(ratios)
 
 

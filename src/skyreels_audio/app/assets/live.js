@@ -1,10 +1,16 @@
-// Who asks for a video is shown how far it is. The live tab: a video fed from a WebSocket through Media Source, a microphone or a spoken text into it.
-// Loaded once by the page; works on the elements inside #live.
+// The live tab: a video fed from a WebSocket through Media Source, a microphone or a spoken text into it; and whoever
+// asks for a video is shown how far it is. Loaded once by the page; works on the elements inside #live.
 (() => {
   const $ = (name) => document.querySelector(`#live [data-live=${name}]`);
-  let socket, source, buffer, waiting = [], microphone;
+  let socket, source, buffer, waiting = [], hurry = false, microphone;
 
   const tell = (text) => { $("status").textContent = text; };
+
+  function allow(running) {  // what makes no sense before there is a face cannot be pressed
+    for (const act of ["stop", "speak", "listen", "interrupt"]) {
+      document.querySelector(`#live [data-act=${act}]`).disabled = !running;
+    }
+  }
 
   function feed() {
     if (!buffer || buffer.updating || source.readyState !== "open") return;
@@ -15,7 +21,11 @@
       if (end - video.currentTime > 1.5 || video.currentTime < start) video.currentTime = Math.max(start, end - 0.2);
       if (video.currentTime - start > 30) return buffer.remove(start, video.currentTime - 10);
     }
-    if (waiting.length) buffer.appendBuffer(waiting.shift());
+    if (waiting.length) return buffer.appendBuffer(waiting.shift());
+    if (hurry && buffer.buffered.length) {
+      hurry = false;
+      video.currentTime = buffer.buffered.end(buffer.buffered.length - 1) - 0.04;
+    }
   }
 
   function open(mime) {
@@ -44,18 +54,19 @@
       if (data instanceof ArrayBuffer) { waiting.push(data); feed(); return; }
       const said = JSON.parse(data);
       if (said.error) { refused = true; tell(said.error); }
-      if (said.mime) { open(said.mime); tell("Speak, or let a text be spoken."); }
+      if (said.mime) { open(said.mime); allow(true); tell("Speak, or let a text be spoken."); }
       if (said.seconds !== undefined) {
         $("pace").textContent = `${said.seconds.toFixed(0)} s` + (said.late > 0.5 ? `, ${said.late} s behind: this machine is too slow` : "");
       }
     };
-    socket.onclose = () => { if (!refused) tell("Ended."); };
+    socket.onclose = () => { allow(false); if (!refused) tell("Ended."); };
   }
 
   function stop() {
     if (socket) { socket.onclose = null; socket.close(); }
     if (microphone) { microphone.getTracks().forEach((track) => track.stop()); microphone = null; }
-    socket = buffer = undefined; waiting = [];
+    socket = buffer = undefined; waiting = []; hurry = false;
+    allow(false);
   }
 
   async function speak() {  // a text, spoken by the server's synthesizer, sent as if it came from a stream
@@ -92,9 +103,8 @@
 
   function interrupt() {
     socket?.send(JSON.stringify({ interrupt: true }));
-    waiting = [];
-    const video = $("video");
-    if (buffer?.buffered.length) video.currentTime = buffer.buffered.end(buffer.buffered.length - 1) - 0.04;
+    hurry = true;  // past what came before: none of it may be left out, each frame is told by those before it
+    feed();
   }
 
   const acts = { start, stop: () => { stop(); tell("Ended."); }, speak, listen, interrupt };
