@@ -18,7 +18,7 @@ from skyreels_audio.curation.audio import Audio
 from skyreels_audio.curation.caption import Caption
 from skyreels_audio.curation.footage import Source
 from skyreels_audio.curation.schema import Clip
-from skyreels_audio.curation.synchrony import Synchrony
+from skyreels_audio.curation.synchrony import BOTH, WANDERING, Synchrony
 from skyreels_audio.media import InputError
 
 
@@ -108,6 +108,22 @@ def test_the_sync_expert_is_asked_about_the_face(tmp_path: Path) -> None:
     assert clip.sync_offset is not None and abs(clip.sync_offset) <= 15
     assert clip.sync_confidence is not None and clip.sync_confidence >= 0 and clip.sync_wander is not None
     assert unseen.sync_offset is None
+
+
+def test_landmarks_and_sync_expert_are_asked_together(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mp4", scene(0, 80), sound(0, 3.2))
+    points = np.random.default_rng(0).uniform(8, 56, (80, 68, 2)).astype(np.float32)
+    boxes = np.tile(np.array([8, 8, 56, 56], np.float32), (80, 1))
+    stage = Synchrony()
+    stage.check()
+    with Source(str(path)):
+        known = {"has_audio": True, "height": 64, "boxes": boxes.ravel(), "landmarks": points.ravel()}
+        clip = stage(Clip("a", str(path), 0.0, 3.2, **known))
+    assert clip.sync_method == BOTH and clip.sync_offset is not None and abs(clip.sync_offset) <= 15
+    assert clip.sync_confidence is not None and clip.sync_confidence < 0.4  # noise and noise have little in common
+    assert clip.sync_wander == 0 or (clip.sync_wander or 0) >= WANDERING
+    with pytest.raises(InputError, match="method: expert"):
+        Synchrony(weights=tmp_path / "syncnet_v2.model").check()
 
 
 def test_a_missing_sync_expert_is_told_before_a_run(tmp_path: Path) -> None:
