@@ -47,3 +47,11 @@ def test_a_face_need_not_be_cut_around():
     framed = frame_picture(picture, (side, side), around_face=False)
     top, left = ((length - side) // 2 for length in picture.shape[:2])
     assert (framed.picture_HWC == picture[top : top + side, left : left + side]).all() and framed.landmarks is not None
+
+
+def test_of_two_equal_faces_it_is_said_who_speaks(caplog):
+    picture = np.asarray(Image.fromarray(read_image(PICTURE)).resize((160, 160)))
+    frame_picture(picture, (160, 160))
+    assert not caplog.messages
+    frame_picture(np.concatenate([picture, picture], 1), (160, 320))
+    assert len(caplog.messages) == 1 and "2 faces of the picture are about as large; number" in caplog.messages[0]

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 PORTRAIT_COMPONENTS = ("portrait_transformer", "portrait_vae", "portrait_text_encoder")
 
+ALIKE = 0.8  # of the chosen face's height: a face that large might have been meant as well
+
 Progress = Callable[[str, int, int], None]
 """Called with the phase ("portrait", "encode", "sample", "decode"), what is done of it, and all of it."""
 
@@ -97,7 +99,7 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     if found and face is None:
         raise ValueError("Only a part of the face is in the picture: give one that shows all of it.")
     if face is not None:
-        warn_of(face)
+        warn_of(face, found)
     box = portrait_crop(picture_HWC, face if around_face else None, size)
     landmarks = None
     if face is not None:
@@ -114,8 +116,12 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     return Framed(np.array(cut), landmarks, about)
 
 
-def warn_of(face: Face) -> None:
-    """Say what may look wrong of a face that is to speak."""
+def warn_of(face: Face, found: list[Face]) -> None:
+    """Say what may look wrong of a face that is to speak, or that it might as well have been another of those found."""
+    alike = sum(other.whole and other.height > ALIKE * face.height for other in found)
+    if alike > 1:
+        place = sorted(float(other.box_xyxy[0]) for other in found).index(float(face.box_xyxy[0])) + 1
+        log.warning("%d faces of the picture are about as large; number %d from the left speaks.", alike, place)
     if abs(degrees := round(np.degrees(face.roll))) > 45:
         log.warning("the face in the picture is turned by %d°; it speaks as it lies.", degrees)
     if (reason := fault(face)) is not None:
