@@ -55,3 +55,11 @@ def test_of_two_equal_faces_it_is_said_who_speaks(caplog):
     assert not caplog.messages
     frame_picture(np.concatenate([picture, picture], 1), (160, 320))
     assert len(caplog.messages) == 1 and "2 faces of the picture are about as large; number" in caplog.messages[0]
+
+
+def test_a_face_that_becomes_small_in_the_video_is_told(caplog):
+    picture = np.pad(read_image(PICTURE), ((0, 0), (900, 900), (0, 0)))
+    frame_picture(picture, (len(picture), picture.shape[1]), around_face=False)
+    assert not caplog.messages
+    frame_picture(picture, (len(picture) // 8, picture.shape[1] // 8), around_face=False)
+    assert caplog.messages == ["the face in the picture is too small: its mouth may look wrong."]

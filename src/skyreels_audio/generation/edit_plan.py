@@ -69,7 +69,7 @@ class Plan:
         """What is done to the video besides the edit, as phrases."""
         shown = len(set(self.order))
         if len(self.order) > shown:
-            length = [f"{len(self.order) - shown} frames are shown again: the voice is longer"]
+            length = [f"frames shown again, as the voice is longer: {len(self.order) - shown}"]
         else:
             length = [f"cut after {shown} frames, with the voice"] if shown < self.info.frames else []
         return [*self.info.changes, *length]

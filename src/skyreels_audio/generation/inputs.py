@@ -5,7 +5,7 @@ F pixel frame, H W pixels, n samples.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -98,14 +98,13 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     face = next((face for face in found if face.whole), None)
     if found and face is None:
         raise ValueError("Only a part of the face is in the picture: give one that shows all of it.")
-    if face is not None:
-        warn_of(face, found)
     box = portrait_crop(picture_HWC, face if around_face else None, size)
     landmarks = None
     if face is not None:
         landmarks = face.landmarks.copy()
         scale = np.array([size[1], size[0]]) / [box[2] - box[0], box[3] - box[1]]
         landmarks[:, :2] = (landmarks[:, :2] - box[:2]) * scale
+        warn_of(face, found, float(scale[1]))
     about = {
         "found": len(found),
         "chosen": None if face is None else [round(float(value), 1) for value in face.box_xyxy],
@@ -116,15 +115,18 @@ def frame_picture(image: np.ndarray | Image.Image, size: tuple[int, int], around
     return Framed(np.array(cut), landmarks, about)
 
 
-def warn_of(face: Face, found: list[Face]) -> None:
-    """Say what may look wrong of a face that is to speak, or that it might as well have been another of those found."""
+def warn_of(face: Face, found: list[Face], scale: float) -> None:
+    """Say what may look wrong of a face that is to speak, or that it might as well have been another of those found.
+
+    ``scale``: of the video's pixels to the picture's.
+    """
     alike = sum(other.whole and other.height > ALIKE * face.height for other in found)
     if alike > 1:
         place = sorted(float(other.box_xyxy[0]) for other in found).index(float(face.box_xyxy[0])) + 1
         log.warning("%d faces of the picture are about as large; number %d from the left speaks.", alike, place)
     if abs(degrees := round(np.degrees(face.roll))) > 45:
         log.warning("the face in the picture is turned by %d°; it speaks as it lies.", degrees)
-    if (reason := fault(face)) is not None:
+    if (reason := fault(replace(face, box_xyxy=face.box_xyxy * min(scale, 1.0)))) is not None:
         log.warning("the face in the picture is %s: its mouth may look wrong.", reason)
 
 
