@@ -138,9 +138,13 @@ def test_blocks_and_shake_are_seen() -> None:
 def test_sounds_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     t = np.arange(3 * RATE) / RATE
-    chord = np.sum([np.sin(2 * np.pi * hertz * t) for hertz in (220, 277, 330)], axis=0).astype(np.float32) / 6
+    partials = [hertz * k for hertz in (220, 277, 330) for k in (1, 2, 3)]
+    chord = np.sum([np.sin(2 * np.pi * hertz * t) for hertz in partials], axis=0).astype(np.float32) / 12
+    pitch = 2 * np.pi * np.cumsum(120 + 6 * np.sin(2 * np.pi * 1.5 * t)) / RATE  # of a monotonous voice
+    voice = np.sum([np.sin(k * pitch) / k for k in range(1, 30)], axis=0).astype(np.float32) / 3
     bursts = sound(1, 3.0)
-    assert music(chord) > 0.5 > 0.2 > music(bursts)
+    assert music(chord) > 4 > 2 > max(music(bursts), music(voice))
+    assert music(voice + chord / 4) > music(voice) + 3
     assert loudness(chord) - loudness(chord / 10) == pytest.approx(20, abs=0.2)
     assert loudness(np.zeros(RATE, np.float32)) == -70
     spectrum = np.fft.rfft(rng.normal(size=len(t)))

@@ -92,7 +92,7 @@ class Clip:
     bandwidth: float | None = None  # Hz below which the speech lies
     speech: float | None = None  # share of the time
     language: str | None = None  # ISO 639-1, by Whisper, where it is set up
-    music: float | None = None  # 0 … 1: steady tones and beats
+    music: float | None = None  # partials that stand, at a time
     speakers: float | None = None  # 0 one voice … 1 surely several
     on_screen: float | None = None  # r of lip movement with speech activity
 
