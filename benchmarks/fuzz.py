@@ -56,8 +56,8 @@ def originals(folder: Path) -> dict[str, bytes]:
 
 def read_file(path: Path) -> str:
     """What ``generate`` does with a picture, a voice or a video before it samples, and with the sound afterwards."""
-    from skyreels_audio.cli.door import frame_rate, read_voice
     from skyreels_audio.media import VideoWriter, image_changes, plan_carriage, probe_video, read_image, read_stored
+    from skyreels_audio.rendering.inputs import frame_rate, read_voice
 
     if path.name.startswith("p"):
         read_image(path, 4096)

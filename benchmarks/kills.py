@@ -45,8 +45,8 @@ from tiny_pipeline import make_pipeline, wan_autoencoder  # noqa: E402
 
 from skyreels_audio import cli  # noqa: E402
 from skyreels_audio.cli.progress import Progress  # noqa: E402
-from skyreels_audio.cli.run import Run  # noqa: E402, F401  (imported before anything is forked)
 from skyreels_audio.models.convert import convert_backbone  # noqa: E402
+from skyreels_audio.rendering.run import Run  # noqa: E402, F401  (imported before anything is forked)
 from skyreels_audio.training import precompute as precomputing  # noqa: E402
 from skyreels_audio.training.manifest import ManifestRow, file_hash, write_manifest  # noqa: E402
 from skyreels_audio.training.trainer import fit  # noqa: E402

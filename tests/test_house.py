@@ -26,8 +26,9 @@ LAYERS = [
     {"models"},
     {"generation"},
     {"acceleration"},
-    {"training", "evaluation", "synthetic", "curation"},
-    {"app", "cli"},
+    {"training", "evaluation", "synthetic", "curation", "rendering"},
+    {"app"},
+    {"cli"},
 ]
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
 

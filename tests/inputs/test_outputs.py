@@ -16,11 +16,12 @@ import torch
 from making import pictures
 
 from skyreels_audio.cli import in_sentences
-from skyreels_audio.cli.outputs import SHEET_NOTE, Outputs
+from skyreels_audio.cli.outputs import Outputs
 from skyreels_audio.generation.editing import on_disc
 from skyreels_audio.generation.report import write_report
 from skyreels_audio.media import InputError, VideoWriter, probe_video, read_image, write_image
 from skyreels_audio.media.files import replacing, writing
+from skyreels_audio.rendering import SHEET_NOTE
 
 
 @contextmanager

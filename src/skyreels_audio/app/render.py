@@ -11,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from skyreels_audio.cli.door import frame_rate, read_voice
-from skyreels_audio.cli.generate import LONGEST_SIDE
-from skyreels_audio.cli.outputs import SHEET_NOTE
-from skyreels_audio.cli.run import Run, Video, animate, edit, write
 from skyreels_audio.media import InputError, contact_sheet, image_changes, read_image, write_image
+from skyreels_audio.rendering import LONGEST_SIDE, SHEET_NOTE
+from skyreels_audio.rendering.inputs import frame_rate, read_voice
+from skyreels_audio.rendering.run import Run, Video, animate, edit, write
 
 Report = Callable[[str, int, int, np.ndarray | None], None]
 """Called with the phase, what is done of it, all of it, and sometimes the latest frame (uint8 HWC)."""

@@ -20,7 +20,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
-from skyreels_audio.cli.generate import LONGEST_SIDE
+from skyreels_audio.rendering import LONGEST_SIDE
 
 GIGABYTES = 4  # of address space, the libraries' own 1.5 included
 FACES_GIGABYTES = 16  # for files that were decoded before: following a face takes PyTorch, which maps much

@@ -11,11 +11,12 @@ import skyreels_audio.cli.door as door
 from skyreels_audio.acceleration.ranks import world_size
 from skyreels_audio.bundled import bundled
 from skyreels_audio.cli.progress import Progress
+from skyreels_audio.rendering.inputs import read_voice
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from skyreels_audio.cli.run import Run
+    from skyreels_audio.rendering.run import Run
 
 FIT_STEPS = 50
 FIT = "Measure what --cache teacache and magcache need to know of the checkpoint, and store it in its model_index.json."
@@ -50,11 +51,11 @@ def benchmark(
 
         return typer.echo(run_suite(suite, subset, model, out, shard, device, dtype))
     picture = read_image(image or bundled("examples/portrait.png"))
-    voice_n = door.read_voice(audio or bundled("examples/voice.wav")).waveform_n[: round(SAMPLE_RATE * seconds)]
+    voice_n = read_voice(audio or bundled("examples/voice.wav")).waveform_n[: round(SAMPLE_RATE * seconds)]
     settings = door.read_settings(model, num_inference_steps=None if fit_teacache else steps)
     door.check_device(device)
 
-    from skyreels_audio.cli.run import Run, animate
+    from skyreels_audio.rendering.run import Run, animate
 
     with Progress() as progress:
         run = Run(model, device, dtype, voice_n, "", settings, 0, None, progress)

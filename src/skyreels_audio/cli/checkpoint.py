@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from skyreels_audio.cli.progress import silence_libraries
 from skyreels_audio.media.files import InputError
+from skyreels_audio.rendering.libraries import silence_libraries
 
 LIBRARIES = ("diffusers", "transformers", "skyreels_audio.")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")  # may run code when they are read

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from skyreels_audio.cli.progress import Progress, silence_libraries
+from skyreels_audio.cli.progress import Progress
+from skyreels_audio.rendering.libraries import silence_libraries
 
 
 def convert(

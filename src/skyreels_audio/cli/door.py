@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from skyreels_audio.acceleration.offload import MemoryMode
     from skyreels_audio.cli.credentials import Credentials
     from skyreels_audio.generation.settings import Settings
-    from skyreels_audio.media import Sound
 
 USUAL_SIDE = 1024  # pixels of the longer side of what is animated, where nobody asks for more
-SILENT = 1e-3  # a peak below this (-60 dB) is silence
 
 
 def check_together(video: Path | None, audio: Path | None, only: dict[str, Any], never: dict[str, Any]) -> None:
@@ -88,16 +86,6 @@ def describe_costs(model: Path, settings: "Settings", samples: int, memory: "Mem
     return f"{settings.width}x{settings.height}, {frames} frames, {memory}: {needs} (an H100; estimated)."
 
 
-def read_voice(path: Path) -> "Sound":
-    """The sound as the model hears it, at 16 kHz."""
-    from skyreels_audio.media import InputError, read_sound
-
-    sound = read_sound(path)
-    if abs(sound.waveform_n).max() < SILENT:
-        raise InputError(f"{path} is silent: nothing in it is louder than -60 dB.")
-    return sound
-
-
 def choose_size(text: str | None, model: Path, picture: "np.ndarray | None") -> tuple[int | None, int | None]:
     """Width and height in pixels that --size asks for; None: the checkpoint's.
 
@@ -129,16 +117,6 @@ def moves_pixels(model: Path) -> bool:
     from skyreels_audio.cli.checkpoint import components
 
     return components(model).get("vae", ("", ""))[1] == "MotionAutoencoder"
-
-
-def frame_rate(video: Path) -> float:
-    """Frames per second of a video, if that is within reason."""
-    from skyreels_audio.media import InputError, probe_video
-
-    fps = probe_video(video).fps
-    if not 1 <= fps <= 120:
-        raise InputError(f"{video} has {fps:g} frames per second; from 1 to 120 can be edited.")
-    return fps
 
 
 def read_credentials(key: Path | None, certificates: Path | None) -> "Credentials | None":

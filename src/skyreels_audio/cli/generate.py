@@ -11,15 +11,16 @@ import skyreels_audio.cli.door as door
 from skyreels_audio.acceleration.ranks import rank
 from skyreels_audio.bundled import bundled
 from skyreels_audio.cli.interruption import ending_promptly
-from skyreels_audio.cli.options import LONGEST_SIDE
-from skyreels_audio.cli.outputs import SHEET_NOTE, Outputs
+from skyreels_audio.cli.outputs import Outputs
 from skyreels_audio.cli.progress import Progress
+from skyreels_audio.rendering import LONGEST_SIDE, SHEET_NOTE
+from skyreels_audio.rendering.inputs import frame_rate, read_voice
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from skyreels_audio.cli.run import Run
     from skyreels_audio.generation.settings import Settings
+    from skyreels_audio.rendering.run import Run
 
 SHEET_COLUMNS = 6
 
@@ -92,7 +93,7 @@ def make(given: SimpleNamespace, inputs: dict[str, Path | None], outputs: Output
     credentials = door.read_credentials(given.sign_key, given.sign_cert)
     run = prepare_run(given, voice_n, settings, outputs)
 
-    from skyreels_audio.cli.run import animate, edit, write
+    from skyreels_audio.rendering.run import animate, edit, write
 
     usual = {"face": "largest", "extend": "ping-pong", "landmarks": "mediapipe"}
     how = {name: getattr(given, name) or value for name, value in usual.items()} if given.video else {}
@@ -127,7 +128,7 @@ def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.nda
     """The picture, the voice, and how to generate with the checkpoint; ``given.changes``: what is done to them."""
     from skyreels_audio.media import InputError, image_changes, plan_carriage, read_image
 
-    voice = door.read_voice(given.audio)
+    voice = read_voice(given.audio)
     given.changes = {"audio": [*voice.changes, *plan_carriage(given.audio, given.audio_codec).changes]}
     picture = None if given.image is None else read_image(given.image, LONGEST_SIDE)
     if given.image is not None:
@@ -144,7 +145,7 @@ def check_contents(given: SimpleNamespace) -> tuple["np.ndarray | None", "np.nda
         text_guidance_scale=given.text_guidance,
         width=width,
         height=height,
-        fps=door.frame_rate(given.video) if given.video else given.fps,
+        fps=frame_rate(given.video) if given.video else given.fps,
         motion=given.motion,
         fusion=given.fusion,
         hybrid_steps=given.hybrid_steps,
@@ -173,7 +174,7 @@ def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settin
     if not given.resume:
         outputs.state.unlink(missing_ok=True)
 
-    from skyreels_audio.cli.run import Run
+    from skyreels_audio.rendering.run import Run
 
     return Run(
         given.model,

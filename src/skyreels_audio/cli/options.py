@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST_SIDE = 4096  # pixels; no player shows more
+from skyreels_audio.rendering import LONGEST_SIDE
+
 SIDE_STEP = 16  # width and height are multiples of this many pixels, the side of a latent
 
 

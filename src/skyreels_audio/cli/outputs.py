@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SHEET_NOTE = "Contact sheet of a video made with SkyReels-Audio"
+from skyreels_audio.rendering import SHEET_NOTE
 
 
 @dataclass(frozen=True)

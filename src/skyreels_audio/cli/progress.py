@@ -54,13 +54,3 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         typer.echo(f"Warning: {record.getMessage()}", err=True)
-
-
-def silence_libraries() -> None:
-    """Logs and bars of diffusers and transformers would cut through our own."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyreels_audio.cli.progress import Progress, silence_libraries
 from skyreels_audio.media import AudioCodec, Colour, InputError, StoredFrame, VideoWriter
+from skyreels_audio.rendering.libraries import silence_libraries
 
 if TYPE_CHECKING:
     import torch
 
     from skyreels_audio.acceleration.accelerate import Acceleration
     from skyreels_audio.acceleration.offload import MemoryMode
+    from skyreels_audio.generation.inputs import Progress
     from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
     from skyreels_audio.generation.settings import Settings
 
@@ -36,7 +37,7 @@ class Run:
     settings: "Settings"
     seed: int
     state: Path | None
-    progress: Progress
+    progress: "Progress"
     memory: "MemoryMode" = "fast"
     loras: tuple[str, ...] = ()
     acceleration: "Acceleration | None" = None
@@ -185,7 +186,7 @@ def edit(path: Path, face: str, extend: Any, landmarks: str, run: Run) -> Video:
     )
 
 
-def write(video: Video, output: Path, audio: Path, audio_codec: AudioCodec, progress: Progress) -> list[np.ndarray]:
+def write(video: Video, output: Path, audio: Path, audio_codec: AudioCodec, progress: "Progress") -> list[np.ndarray]:
     """Write the frames as they are decoded; return some of them, evenly spaced, the first and the last included."""
     count = min(SHEET_FRAMES, video.num_frames)
     wanted = {round(index * (video.num_frames - 1) / max(1, count - 1)) for index in range(count)}
