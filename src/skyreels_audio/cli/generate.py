@@ -91,20 +91,21 @@ def make(given: SimpleNamespace, inputs: dict[str, Path | None], outputs: Output
     if given.plan:
         return typer.echo(door.describe_costs(given.model, settings, len(voice_n), given.memory))
     credentials = door.read_credentials(given.sign_key, given.sign_cert)
+    given.progress = Progress(quiet=rank() > 0)
     run = prepare_run(given, voice_n, settings, outputs)
 
     from skyreels_audio.rendering.run import animate, edit, write
 
     usual = {"face": "largest", "extend": "ping-pong", "landmarks": "mediapipe"}
     how = {name: getattr(given, name) or value for name, value in usual.items()} if given.video else {}
-    with run.progress as progress:
+    with given.progress as progress:
         made = edit(given.video, **how, run=run) if given.video else animate(picture, run)
         if rank() > 0:  # the first process writes
             return None
         shown = write(made, given.output, given.audio, given.audio_codec, progress)
     if credentials is not None:
         credentials.sign(given.output, edited=given.video is not None)
-    finish(run, made, inputs, outputs, shown, how, given.changes, time.perf_counter() - started, given.report)
+    finish(run, made, inputs, outputs, shown, how, time.perf_counter() - started, given)
 
 
 def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], Outputs]:
@@ -185,7 +186,7 @@ def prepare_run(given: SimpleNamespace, voice_n: "np.ndarray", settings: "Settin
         settings,
         given.seed,
         outputs.state if acceleration.resumable else None,
-        Progress(quiet=rank() > 0),
+        given.progress,
         given.memory,
         tuple(given.lora or ()),
         acceleration,
@@ -199,9 +200,8 @@ def finish(
     outputs: Outputs,
     shown: list["np.ndarray"],
     how: dict[str, str],
-    changes: dict[str, list[str]],
     seconds: float,
-    report: bool,
+    given: SimpleNamespace,
 ) -> None:
     """Contact sheet and report beside the finished video, and what to say of them."""
     from skyreels_audio.generation.report import write_report
@@ -213,7 +213,7 @@ def finish(
     typer.echo(f"{outputs.sheet}: contact sheet")
     if how:
         typer.echo(f"{inputs['video']}: {made.kept} of {made.num_frames} frames keep their source")
-    if report:
-        changes = changes | {"video": made.changes}
-        write_report(outputs.report, inputs, outputs.video, run.about | how, made.about, run.progress.seconds, changes)
+    if given.report:
+        changes, phases = given.changes | {"video": made.changes}, given.progress.seconds
+        write_report(outputs.report, inputs, outputs.video, run.about | how, made.about, phases, changes)
         typer.echo(f"{outputs.report}: report")
