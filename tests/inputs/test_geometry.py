@@ -135,6 +135,23 @@ def test_tracks_that_are_not_carried_are_said(tmp_path: Path) -> None:
     assert "not carried: 2 chapters, 1 sound tracks, 1 subtitle tracks" in probe_video(tmp_path / "many.mkv").changes
 
 
+@needs_ffmpeg
+@pytest.mark.parametrize("flags", ["+ilme+ildct", "0"])
+def test_interlaced_frames_are_said(tmp_path: Path, flags: str) -> None:
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=64x64:duration=0.4",
+        "-flags",
+        flags,
+        "-c:v",
+        "mpeg2video",
+        tmp_path / "a.mpg",
+    )
+    assert any("interlaced" in change for change in probe_video(tmp_path / "a.mpg").changes) == (flags != "0")
+
+
 def test_uneven_times_become_an_even_rate(tmp_path: Path) -> None:
     times = [0, 40, 80, 200, 240, 280, 440, 480]  # a phone that leaves out frames
     path = write_clip(tmp_path / "vfr.mkv", pictures(8, 32, 32), times=times)

@@ -33,6 +33,7 @@ class VideoInfo:
         duration: recorded seconds of picture.
         whole: whether ``duration`` is that of the picture alone, so that less than that is a truncated file.
         codec, pixel_format, bits, transfer, alpha: how the picture is stored; bits per sample, FFmpeg's transfer code.
+        interlaced: whether the lines of a frame are of two times.
         variable: whether frames come at uneven times.
         others: how many further tracks of each kind the file has, "chapters" among them.
     """
@@ -51,6 +52,7 @@ class VideoInfo:
     bits: int
     transfer: int
     alpha: bool
+    interlaced: bool
     variable: bool
     others: dict[str, int]
 
@@ -65,6 +67,7 @@ class VideoInfo:
             (self.bits > 8, f"{self.bits} bits per sample become 8"),
             (self.transfer in HDR, f"{HDR.get(self.transfer)} stays, in its own colours"),
             (self.alpha, "transparency is left out"),
+            (self.interlaced, "interlaced frames stay so, in a video that says nothing of it"),
             (self.variable, f"frames at uneven times become {self.fps:g} per second, repeated or left out"),
             (bool(dropped), f"not carried: {dropped}"),
         ]
@@ -107,6 +110,7 @@ def probe_video(path: str | Path) -> VideoInfo:
             bits=max(colours) if is_yuv(frame.format) else 8,
             transfer=int(frame.color_trc),
             alpha=_is_transparent(frame) or stream.metadata.get("alpha_mode") == "1",
+            interlaced=frame.interlaced_frame,
             variable=variable,
             others=_others(container),
         )
