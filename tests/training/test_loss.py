@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyreels_audio.training.loss import clean_loss, flow_loss, interpolate, region_weights, times
+from skyreels_audio.training.loss import clean_loss, flow_loss, interpolate, motion_weights, region_weights, times
 from skyreels_audio.training.recipe import Loss
 
 SHAPE = (2, 3, 2, 4, 4)
@@ -63,6 +63,15 @@ def test_where_the_gate_falls_the_lips_alone_count():
     torch.testing.assert_close(flow_loss(velocity, clean, noise, t, weights, Loss())[0], expected)
     unseen = region_weights(known, torch.zeros_like(lips), torch.tensor([True, True]), Loss())
     assert bool((unseen == 1).all())  # nothing to learn from else
+
+
+def test_what_moves_counts_more_and_all_of_a_clip_as_much_as_before():
+    clean = torch.zeros(2, 3, 4, 2, 2)
+    clean[0, :, 2:, 0, 0] = 1.0  # one place that changes once
+    weights = motion_weights(clean, 1.0)
+    assert float(weights[0, 0, 2, 0, 0]) == float(weights[0].max()) > float(weights[0, 0, 2, 1, 1])
+    torch.testing.assert_close(weights[0].mean(), torch.tensor(1.0))
+    assert len(weights[1].unique()) == 1  # of a still clip everything is alike
 
 
 def test_by_region_small_lips_count_as_much_as_large_ones():

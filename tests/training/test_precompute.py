@@ -310,6 +310,18 @@ def test_two_stages_and_a_video(made, tmp_path):
     assert len(frames) == 5 and frames[0].shape[2] == 3
 
 
+def test_videos_show_how_far_a_training_is(made, tmp_path):
+    clip = made / "videos" / "a.mp4"
+    given = {"train": "all", "held_out_batches": 0, "samples": [str(clip)]}
+    run = recipe(made, tmp_path / "run", **given)
+    train(run, device="cpu", changes={"optimisation.sample_every": 2, "optimisation.steps": 2})
+    video = tmp_path / "run" / "samples" / "0000002-a.mp4"
+    assert media.probe_video(video).frames == 9 and len(media.read_audio(video)) > 5000
+    assert next(media.read_video(video)).shape == (*SIZE, 3)
+    with pytest.raises(InputError, match="does not exist"):
+        train(recipe(made, tmp_path / "none", samples=["no.mp4"], held_out_batches=0), device="cpu")
+
+
 def test_ones_own_videos_become_a_lora(made, tmp_path):
     """The recipe as it ships, with the road's folders and two steps: adapters that a pipeline loads and that show."""
     changes = {"model": str(made / "model"), "data": [str(made / "shards")], "output": str(tmp_path / "run")}

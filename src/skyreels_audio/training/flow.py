@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from skyreels_audio.generation.conditions import Conditions
+from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.settings import Settings
 from skyreels_audio.generation.step import transformer_velocity
 from skyreels_audio.media import InputError
+from skyreels_audio.models.rope import FRAMES_PER_LATENT
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.training.batch import Batch, Source, generator_of
 from skyreels_audio.training.curriculum import TASKS, Draw, conditions_of
 from skyreels_audio.training.export import export_lora, export_transformer, whole_state
-from skyreels_audio.training.loss import flow_loss, interpolate, region_weights
+from skyreels_audio.training.loss import flow_loss, interpolate, motion_weights, region_weights
 from skyreels_audio.training.precompute import model_fingerprint
 from skyreels_audio.training.recipe import FlowRecipe, Loss
+from skyreels_audio.training.samples import SampleVideos
 from skyreels_audio.training.shards import Shards
 
 TIMES = 0.1, 0.3, 0.5, 0.7, 0.9
@@ -43,6 +46,9 @@ class FlowTask:
         index = recipe.model / "model_index.json"
         if not index.exists():
             raise InputError(f"{recipe.model} is no model folder; `skyreels-audio convert` and `train` make them.")
+        for clip in recipe.samples:
+            if not clip.is_file():
+                raise InputError(f"{clip}, of which this training is to make a video, does not exist.")
         defaults = json.loads(index.read_text()).get("generation_defaults", {})
         self.source = source or self.shards(Settings(**defaults).text_tokens)
         self.fingerprint = self.source.fingerprint
@@ -59,6 +65,7 @@ class FlowTask:
         self.choose(transformer)
         self.prepare(transformer)
         self.modules = nn.ModuleDict({"transformer": transformer.to(device)})
+        self.samples: SampleVideos | None = None
         self.reader = ThreadPoolExecutor(1)
         self.next: tuple[tuple[int, range], Future[Batch]] | None = None
 
@@ -146,6 +153,8 @@ class FlowTask:
         noisy_BCTHW = interpolate(batch.clean_BCTHW, noise_BCTHW, t_B)
         velocity_BCTHW = transformer_velocity(self.modules["transformer"], noisy_BCTHW, 1000 * t_B, conditions)
         weights = region_weights(conditions.known_B4THW, batch.lips_BTHW, gated_B, options)
+        if options.motion_weight:
+            weights = weights * motion_weights(batch.clean_BCTHW, options.motion_weight)
         return flow_loss(velocity_BCTHW, batch.clean_BCTHW, noise_BCTHW, t_B, weights, options)
 
     @torch.no_grad()
@@ -180,7 +189,19 @@ class FlowTask:
                     lips = Loss(mean="region")
                     t_B, everywhere = torch.full((count,), 0.9), ~nothing["audio"]
                     add(f"lips/{name}", self.losses(batch, conditions, noise, t_B, everywhere, lips))
-        return {name: sum(values) / len(values) for name, values in found.items()}
+        return {name: sum(values) / len(values) for name, values in found.items()} | self.sample(averaged, step)
+
+    def sample(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
+        """Videos of the recipe's clips, in the size and length of the data, and what their lips do."""
+        batch = (self.source.held_out(0) or self.source.batch(0, range(1))) if self.recipe.samples else None
+        if batch is None:
+            return {}
+        if self.samples is None:
+            transformer = getattr(averaged["transformer"], "module", averaged["transformer"])  # out of DDP
+            self.samples = SampleVideos(self.recipe.samples, self.recipe.model, transformer, self.device)
+        factor, shape = spatial_factor(self.samples.pipe.vae), batch.clean_BCTHW.shape
+        size, frames = (factor * shape[3], factor * shape[4]), FRAMES_PER_LATENT * (shape[2] - 1) + 1
+        return self.samples.make(self.recipe.output / "samples", step, size, frames)
 
     def export(self, averaged: nn.ModuleDict, folder: Path) -> None:
         """A model folder that `generate --model` loads; of adapters a LoRA file that `generate --lora` loads."""

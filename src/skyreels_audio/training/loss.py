@@ -36,6 +36,17 @@ def region_weights(known_B4THW: Tensor, lips_BTHW: Tensor | None, gated_B: Tenso
     return torch.where(gate, lips_B1THW * weights, weights)
 
 
+def motion_weights(clean_BCTHW: Tensor, strength: float) -> Tensor:
+    """What an error weighs where latents differ from those before them, 1 on average over a clip [B, 1, T, H, W].
+
+    (1 + strength · m) / (1 + strength), m the difference over its mean; the first latent has that of the second.
+    """
+    moved = clean_BCTHW.float().diff(dim=2).abs().mean(1, keepdim=True)
+    moved = torch.cat([moved[:, :, :1], moved], 2)
+    moved = moved / moved.mean((1, 2, 3, 4), keepdim=True).clamp(min=1e-6)
+    return (1 + strength * moved) / (1 + strength)
+
+
 def flow_loss(
     velocity_BCTHW: Tensor, clean_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor, weights_B1THW: Tensor, options: Loss
 ) -> Tensor:

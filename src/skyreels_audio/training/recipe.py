@@ -65,6 +65,7 @@ class Loss(Strict):
     known_weight: float = Field(default=1.0, ge=0)  # w1 of eq. 2, on what is given
     unknown_weight: float = Field(default=1.0, ge=0)  # w2 of eq. 2, on what is to be invented
     mask_gate: float = Field(default=0.0, ge=0, le=1)  # p_mask of L_face: how often the lips alone count
+    motion_weight: float = Field(default=0.0, ge=0)  # how much more counts what moves as much as the clip on average
     mean: Literal["everywhere", "region"] = "everywhere"  # "region": over the weights' sum, so that small lips count
 
 
@@ -90,6 +91,7 @@ class FlowRecipe(Strict):
     curriculum: Curriculum = Curriculum()
     loss: Loss = Loss()
     held_out_batches: int = 4  # for the losses by time and by task; 0: none
+    samples: list[Path] = []  # clips not trained on: of their first frames and sound videos are made, `output`/samples
     generation_defaults: dict[str, Any] = {}  # of the exported folder, beside the model's own
     optimisation: Optimisation
 
