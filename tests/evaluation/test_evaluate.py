@@ -70,6 +70,13 @@ def test_a_broken_file_is_told_and_the_others_have_their_figures(found):
     assert "psnr" in own and "psnr" not in true
 
 
+def test_a_video_that_ends_before_its_time_is_broken(folders, tmp_path):
+    whole = (folders[1] / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="truncated"):
+        read_frames(tmp_path / "a.mp4", TINY)
+
+
 def test_what_did_not_run_says_what_it_needs(found):
     evaluation, out = found
     assert "weights-inception" not in evaluation.not_run["fid"]  # the protocol names no file

@@ -16,6 +16,7 @@ from skyreels_audio.evaluation.features import efficientnet_weights
 from skyreels_audio.evaluation.identity import identity_distances
 from skyreels_audio.evaluation.lips import correlation, curve_agreement
 from skyreels_audio.evaluation.protocol import Protocol
+from skyreels_audio.generation.edit_plan import COMPLETE
 from skyreels_audio.models.rope import FRAMES_PER_LATENT
 
 RATE = 16000
@@ -90,6 +91,10 @@ def read_frames(path: Path, protocol: Protocol) -> np.ndarray:
             break
     if len(frames) < 3:
         raise media.InputError(f"{path} has {len(frames)} frames, too few to measure.")
+    info = media.probe_video(path)
+    if info.whole and len(frames) < COMPLETE * min(info.duration * protocol.fps, protocol.frames):
+        shown = len(frames) / protocol.fps
+        raise media.InputError(f"{path} is truncated: it holds {shown:.2f} s of {info.duration:.2f} s of picture.")
     return np.stack(frames)
 
 
