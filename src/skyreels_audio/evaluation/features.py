@@ -102,7 +102,7 @@ def efficientnet_weights() -> Path | None:
     return next(Path(str(found[1].origin)).parent.glob("models/efficientnet-lite0-*.pth"), None)  # pyright: ignore
 
 
-def efficientnet(path: Path, batch: int = 16) -> Features:
+def efficientnet(path: Path, batch: int = 4) -> Features:
     """Pooled features of EfficientNet-Lite0 on ImageNet, D = 1280, a sample for every fourth frame: a proxy for FID's.
 
     Tan & Le, 2019. Raises InputError if the file is not the weights of it.
@@ -110,6 +110,7 @@ def efficientnet(path: Path, batch: int = 16) -> Features:
     from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
     network = _loaded(EfficientNet.from_name("efficientnet-lite0"), path, "EfficientNet-Lite0")
+    network.to(memory_format=torch.channels_last)  # with a batch that stays in the cache 2.6 times as fast on a CPU
 
     @torch.no_grad()
     def features(frames_FHWC: np.ndarray) -> np.ndarray:
@@ -117,7 +118,8 @@ def efficientnet(path: Path, batch: int = 16) -> Features:
         parts = []
         for part in frames_FCHW.float().split(batch):
             small = F.interpolate(part, (PROXY_SIDE, PROXY_SIDE), mode="bilinear", antialias=True, align_corners=False)
-            parts.append(network.extract_features((small - 127) / 128).mean((2, 3)))  # pyright: ignore
+            small = ((small - 127) / 128).contiguous(memory_format=torch.channels_last)
+            parts.append(network.extract_features(small).mean((2, 3)))  # pyright: ignore
         return torch.cat(parts).numpy()
 
     return features

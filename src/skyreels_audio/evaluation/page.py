@@ -19,6 +19,7 @@ WIDTH, HEIGHT = 640, 90  # of a curve, in units of its drawing
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1a1a1a; }
 table { border-collapse: collapse; } td, th { padding: .2rem .7rem; border-bottom: 1px solid #ccc; text-align: left; }
+td:nth-child(3), td:nth-child(4) { white-space: nowrap; }
 video { width: 20rem; max-width: 100%; } figure { display: inline-block; margin: 0 1rem 0 0; vertical-align: top; }
 section { border-top: 2px solid #888; margin-top: 2rem; } .why { color: #555; }
 """
@@ -108,7 +109,7 @@ def page(evaluation: Evaluation, cases: list[Case], generated: Path, out: Path) 
 def _section(clip: dict[str, Any], case: Case, generated: Path, out: Path) -> str:
     videos = [("generated", generated / f"{case.name}.mp4"), ("ground truth", case.truth)]
     figures = "".join(
-        f'<figure><video controls preload="none" src="{html.escape(os.path.relpath(path, out))}"></video>'
+        f'<figure><video controls preload="metadata" src="{html.escape(os.path.relpath(path, out))}"></video>'
         f"<figcaption>{caption}</figcaption></figure>"
         for caption, path in videos
         if path is not None
