@@ -110,7 +110,8 @@ def efficientnet(path: Path, batch: int = 4) -> Features:
     from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
     network = _loaded(EfficientNet.from_name("efficientnet-lite0"), path, "EfficientNet-Lite0")
-    network.to(memory_format=torch.channels_last)  # with a batch that stays in the cache 2.6 times as fast on a CPU
+    # With a batch that stays in the cache this is 2.6 times as fast on a CPU.
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @torch.no_grad()
     def features(frames_FHWC: np.ndarray) -> np.ndarray:
