@@ -11,6 +11,7 @@ from skyreels_audio.evaluation.statistics import Estimate, mean_estimate
 COLUMNS = {"Sync-C ↑": "sync_c", "Sync-D ↓": "sync_d", "IQA ↑": "iqa", "ASE ↑": "ase", "offset ±1 ↑": "offset"}
 LIPS = {"lips, dB ↑": "lips", "eq. 1, images ↓": "eq1", "own voice against another's ↑": "gap"}
 JAW = {"jaw r ↑": "jaw_r", "amplitude": "amplitude"}
+FEWEST = 5  # clips that decide anything
 GUIDED = "{}, audio guidance {:g}"
 # What the paper found, Sync-C of the first over the second: where, first, second.
 CLAIMS = {
@@ -88,6 +89,7 @@ def agreement(figures: dict[str, Any]) -> str:
             continue
         sync = difference(rows, first, second, "sync_c")
         verdict = "yes" if sync.low > 0 else "no" if sync.high < 0 else "not decided"
+        verdict = verdict if sync.count >= FEWEST else f"not decided by {sync.count} clips"
         beside = difference(rows, first, second, "jaw_r" if where == "tiny" else "lips")
         lines.append([what, paper, _signed(sync), verdict, _signed(beside)])
     return _lines(lines)
@@ -116,7 +118,8 @@ def others(figures: dict[str, Any], fusion: Path) -> str:
         "[fusion.md](fusion.md).\n"
     )
     if "denoising" not in figures:
-        return text
+        text += "\n## TeaCache and USP (Table 4)\n\nNot run here; "
+        return text + "TeaCache alone: [performance.md](../performance.md).\n"
     seconds = figures["denoising"]
     text += (
         "\n## TeaCache and USP (Table 4)\n\nThe example's voice with weights/tiny, 50 steps, audio guidance 4.5, "
