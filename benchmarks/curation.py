@@ -114,6 +114,10 @@ def accuracy(truths: list[Truth], verdicts: list[Verdict]) -> dict[str, dict[str
     for verdict in verdicts:
         by_file[Path(verdict.clip.source).name].append(verdict)
     reasons = {truth.file: {each.reason for each in by_file[truth.file]} for truth in truths}
+    for copy in (truth.file for truth in truths if truth.fault == "near duplicate"):
+        original = copy.replace("near_duplicate", "clean")  # which of the two is kept is no matter
+        if "duplicates.of" in reasons[original]:
+            reasons[copy], reasons[original] = reasons[original], reasons[copy]
     table = {}
     for fault, counting in FOUND.items():
         planted = [truth for truth in truths if truth.fault == fault]

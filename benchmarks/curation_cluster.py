@@ -66,7 +66,7 @@ class Cluster:
 
     def _start(self, number: int, *words: str) -> None:
         common = ("--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", "100000000", "--disable-usage-stats")
-        # Where ports are named, a node does not wait for its agents, which on a busy machine come too late for it.
+        # Where ports are named, a node does not wait for most of its agents, which on a busy machine come too late.
         ports = [f"--{name}={self._port + 10 * number + k}" for k, name in enumerate(AGENT_PORTS)]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common, *ports]
         quiet = subprocess.DEVNULL  # no pipes: what it starts would keep them open

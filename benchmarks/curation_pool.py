@@ -46,7 +46,7 @@ def read_base(path: Path, real: bool, seconds: float | None = None) -> Base:
     frames = list(read_video(path, FPS))[: None if seconds is None else round(seconds * FPS)]
     frames = np.stack([np.asarray(Image.fromarray(frame).resize((SIDE, SIDE))) for frame in frames])
     sound = read_audio(path, RATE)
-    return Base(path.stem, frames, _fit(sound, len(frames)), real)
+    return Base(path.stem, frames, fit_sound(sound, len(frames)), real)
 
 
 def plant(fault: str, base: Base, other: Base, rng: np.random.Generator, index: int) -> tuple[Base, float | None]:
@@ -67,7 +67,7 @@ def plant(fault: str, base: Base, other: Base, rng: np.random.Generator, index: 
         value = float(rng.integers(8, 13))
         sound = wandering(sound, int(value))
     elif fault == "dubbed":
-        sound = _fit(other.sound[::-1] if other.name == base.name else other.sound, len(frames))
+        sound = fit_sound(other.sound[::-1] if other.name == base.name else other.sound, len(frames))
     elif fault == "no audio":
         sound = np.empty(0, np.float32)
     elif fault != "clean":
@@ -278,7 +278,8 @@ def _write_fault(path: Path, fault: str, base: Base, other: Base, rng, index: in
     return None
 
 
-def _fit(sound: np.ndarray, frames: int) -> np.ndarray:
+def fit_sound(sound: np.ndarray, frames: int) -> np.ndarray:
+    """The sound as long as the frames, cut or with silence at its end."""
     samples = round(frames * RATE / FPS)
     return np.pad(sound[:samples], (0, max(0, samples - len(sound))))
 
