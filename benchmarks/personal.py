@@ -127,7 +127,11 @@ def _rows(measured: list[dict[str, Any]]) -> list[Row]:
         default, lora = (np.array([row[name][column] for row in measured]) for name in ("default", "lora"))
         fault = (lambda r: -r, lambda size: np.abs(np.log(size)), lambda distance: distance)[column]
         gain = mean_estimate(fault(default) - fault(lora))
-        note = "" if gain is None else f"gain per clip{' (|ln|)' if column == 1 else ''}: {gain.text(3)}"
+        note = (
+            ""
+            if gain is None
+            else f"gain per clip{' (nearer to 1, by its logarithm)' if column == 1 else ''}: {gain.text(3)}"
+        )
         baseline = f"default {default.mean():.3f}"
         rows.append(
             Row(f"with the LoRA: {what}", float(lora.mean()), unit=unit, digits=3, baseline=baseline, note=note)
