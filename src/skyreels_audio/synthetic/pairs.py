@@ -23,7 +23,7 @@ from skyreels_audio.synthetic.photograph import Framing, animate_photograph, fra
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.synthetic.rig import Material, Rig
 from skyreels_audio.synthetic.subject import Subject, rotation_matrices
-from skyreels_audio.synthetic.teeth import lay_teeth, skin_brightness, teeth_of, usual_teeth
+from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, teeth_of, usual_teeth
 from skyreels_audio.synthetic.visemes import to_arkit
 
 SIZE = 256  # side of the aligned frame
@@ -59,6 +59,8 @@ class PairClip:
     poses_TN: np.ndarray  # float32, what each frame shows, in the same channels (keep channels zero)
     flow_PHW2: np.ndarray  # int16, pixels / 64 from a target's pixel to its place in the source: x, y
     visible_PHW: np.ndarray  # bool, whether the source shows it
+    teeth_THW: np.ndarray  # bool, where a frame shows upper teeth that are a picture's
+    teeth_place_32: np.ndarray  # float32, (x, y, 1) in pixels of the box → place in that picture (`teeth.place_teeth`)
 
 
 def expression(weights: dict[str, float], strength: float = 1.0) -> np.ndarray:
@@ -171,10 +173,11 @@ class PairFactory:
             codes_PN.append(poses_TN[target])
         own = self.renderer.places(subject, motion, [(t, t) for t in range(FRAMES)])
         teeth_THW = own[..., 3] == Material.TEETH + 1
+        place_32, laid_THW = place_teeth(self.renderer.seen(subject, motion, 0)), np.zeros_like(teeth_THW)
         if subject.look is None:
-            gain = skin_brightness(frames[0], SIZE * np.array(FACE_BOX))
+            light_3 = light_on_teeth(frames[0], SIZE * np.array(FACE_BOX))
             picture = usual_teeth() if teeth is None else teeth
-            frames = lay_teeth(frames, teeth_THW, self.renderer.seen(subject, motion, 0), picture, gain)
+            frames, laid_THW = lay_teeth(frames, teeth_THW, place_32, picture, light_3)
         if teeth is not None:  # what their owner alone knows cannot be painted, only moved
             shown_T, (times, more) = teeth_THW.sum((1, 2)), UNSEEN
             known = [shown_T[target] < times * shown_T[source] + more for source, target in pairs]
@@ -197,6 +200,8 @@ class PairFactory:
             poses_TN=poses_TN,
             flow_PHW2=np.stack([np.round(64 * f[box]).clip(-32767, 32767).astype(np.int16) for f in flows]),
             visible_PHW=np.stack([v[box] for v in visible]),
+            teeth_THW=laid_THW[(slice(None), *box)],
+            teeth_place_32=(_shift(box[1].start, box[0].start) @ place_32).astype(np.float32),
         )
 
     def _own_teeth(self, rng: np.random.Generator) -> np.ndarray | None:
@@ -225,6 +230,11 @@ def flow_between(source_HW4: np.ndarray, places_HW4: np.ndarray, near: float) ->
     area = np.abs(dxx * dyy - dxy * dyx)
     visible = same & (behind | (at_front & (area > STRETCH) & (places_HW4[..., 3] % 1 == 0)))
     return place - np.stack([x, y], -1), visible
+
+
+def _shift(right: float, down: float) -> np.ndarray:
+    """Matrix [3, 3] that (x, y, 1) is multiplied by from the left to be moved."""
+    return np.array([[1.0, 0, 0], [0, 1, 0], [right, down, 1]])
 
 
 def depth_of(subject: Subject, metres: float) -> float:

@@ -17,12 +17,13 @@ from skyreels_audio.synthetic.mouth import upper_arch
 from skyreels_audio.synthetic.photograph import INNER_LOWER, INNER_UPPER
 from skyreels_audio.synthetic.rig import Rig
 
-ACROSS, DOWN = 96, 24  # cells of a picture of teeth: between the corners of the lips, and from upper to lower lip
+ACROSS, DOWN = 192, 48  # cells of a picture of teeth: between the corners of the lips, and from upper to lower lip
 SHOWN = 0.035  # inner-lip gap over face height from which teeth are worth taking
 RIM = 0.14  # of the gap, next to either lip, that is left out: lips are not teeth
 FULL = 0.6  # least brightness near the lower lip over that of the middle: else it is not teeth that meet the lip
 BRIGHT = 0.55, 1.35  # brightness of teeth over that of the brighter half of the face
-STORED = 1.28  # brightness over the skin's that 255 stands for in the file of usual teeth
+TINT = 0.33  # of the skin's colour that its owner's teeth have too, as a power: measured on three photographs, 0.18 to 0.40
+STORED = 1.6  # of that light which 255 stands for in the file of usual teeth
 REACH = 0.026  # half the width of an arch that a wide smile shows, metres on the template
 HEIGHT = 0.0095  # of its incisors
 
@@ -39,7 +40,7 @@ def usual_teeth() -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def teeth_of(path: Path) -> np.ndarray | None:
-    """Teeth of a smiling photograph [DOWN, ACROSS, 3], as multiples of its skin's brightness; None where none show."""
+    """Teeth of a smiling photograph [DOWN, ACROSS, 3], as multiples of its light on teeth; None where none show."""
     image = read_image(path)
     face = next(iter(detect_faces(image)), None)
     if face is None or lip_aperture(face.landmarks) < SHOWN:
@@ -57,37 +58,46 @@ def teeth_of(path: Path) -> np.ndarray | None:
     middle = seen[:, ACROSS // 3 : -ACROSS // 3]
     edge, centre = middle[-DOWN // 4 :].mean(), middle[DOWN // 3 : -DOWN // 3].mean()
     colour = middle.mean((0, 1))
-    seen /= skin_brightness(image, face.box_xyxy)
+    seen /= light_on_teeth(image, face.box_xyxy)
     white = colour.min() > 0.55 * colour.max() and BRIGHT[0] < middle.mean() < BRIGHT[1]
     return seen if white and edge > FULL * centre else None
 
 
-def skin_brightness(image: np.ndarray, box_xyxy: np.ndarray) -> float:
-    """Mean of the brighter part of a face, 0..1."""
+def light_on_teeth(image: np.ndarray, box_xyxy: np.ndarray) -> np.ndarray:
+    """Colour [3], 0 to 1, of white in a face's light: the brightness of its brighter half, and some of that skin's hue."""
     left, top, right, bottom = np.asarray(box_xyxy).clip(0).astype(int)
-    grey = image[top:bottom, left:right].mean(-1) / 255
-    return float(grey[grey > np.quantile(grey, 0.5)].mean())
+    face = image[top:bottom, left:right].reshape(-1, 3) / 255
+    colour_3 = face[face.mean(-1) > np.quantile(face.mean(-1), 0.5)].mean(0)
+    brightness = colour_3.mean()
+    return brightness * (colour_3 / brightness) ** TINT
 
 
-def lay_teeth(
-    frames_THWC: np.ndarray, teeth_THW: np.ndarray, pixels_V3: np.ndarray, picture: np.ndarray, gain: float
-) -> np.ndarray:
-    """Frames (uint8) in which a picture of teeth stands for those of the upper arch.
+def place_teeth(pixels_V3: np.ndarray) -> np.ndarray:
+    """Where the upper arch is: an affine map [3, 2] of (x, y, 1) in pixels to places in a picture of teeth, -1 to 1.
 
-    ``teeth_THW`` says where frames show teeth; ``pixels_V3`` is where the rig's vertices are in all of them, in pixels.
+    ``pixels_V3`` is where the rig's vertices are seen. The map is that of the arch's front, which is all that shows.
     """
     arch = upper_arch()
     template_V3, seen = Rig.load().template_V3[arch], pixels_V3[arch]
     front = (template_V3[:, 1] < np.quantile(template_V3[:, 1], 0.5)) & (np.abs(template_V3[:, 0]) < REACH)
     edge_z = template_V3[np.abs(template_V3[:, 0]) < 0.006, 2].min()
-    place = np.stack([template_V3[:, 0] / REACH, 1 - (template_V3[:, 2] - edge_z) / HEIGHT], -1)[front]
-    affine, *_ = np.linalg.lstsq(np.c_[seen[front, :2], np.ones(front.sum())], place, rcond=None)
+    place = np.stack([template_V3[:, 0] / REACH, 1 - 2 * (template_V3[:, 2] - edge_z) / HEIGHT], -1)[front]
+    return np.linalg.lstsq(np.c_[seen[front, :2], np.ones(front.sum())], place, rcond=None)[0]
+
+
+def lay_teeth(
+    frames_THWC: np.ndarray, teeth_THW: np.ndarray, place_32: np.ndarray, picture: np.ndarray, light_3: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (uint8) in which a picture of teeth stands for those of the upper arch, and where it does [T, H, W].
+
+    ``teeth_THW`` says where frames show teeth; ``place_32`` is that of ``place_teeth``.
+    """
     height, width = frames_THWC.shape[1:3]
     y, x = np.mgrid[:height, :width] + 0.5
-    across, down = np.moveaxis(np.stack([x, y, np.ones_like(x)], -1) @ affine, -1, 0)
-    at = [down.clip(0, 1) * (DOWN - 1), (0.5 + 0.5 * across.clip(-1, 1)) * (ACROSS - 1)]
-    laid = gain * np.stack([map_coordinates(picture[..., c], at, order=1, mode="nearest") for c in range(3)], -1)
-    inside = teeth_THW & (np.abs(across) < 1) & (down < 1.04)
+    across, down = np.moveaxis(np.stack([x, y, np.ones_like(x)], -1) @ place_32, -1, 0)
+    at = [(0.5 + 0.5 * down.clip(-1, 1)) * (DOWN - 1), (0.5 + 0.5 * across.clip(-1, 1)) * (ACROSS - 1)]
+    laid = light_3 * np.stack([map_coordinates(picture[..., c], at, order=1, mode="nearest") for c in range(3)], -1)
+    inside = teeth_THW & (np.abs(across) < 1) & (down < 1.08)
     alpha = np.minimum(inside, 1.3 * gaussian_filter(inside.astype(np.float32), (0, 0.7, 0.7)))[..., None]
     mixed = frames_THWC * (1 - alpha) + alpha * 255 * laid.clip(0, 1)
-    return np.round(mixed).astype(np.uint8)
+    return np.round(mixed).astype(np.uint8), inside
