@@ -18,13 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.faces.warp import invert, warp
-from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS
+from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, OUTPUTS, relieve
 
 BATCH = 8  # frames that are decoded at once
 FADE = 10  # pixels of the box over which an edit ends at its border
 KEEP_MOUTH, KEEP_EYES, HEAD = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw"))
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
+SOME_TEETH = 0.01  # share of teeth above which their relief is looked at
 STILL = 0.01  # below this nothing of the eyes is decoded
 
 # The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
@@ -99,10 +100,10 @@ class FaceDecoder:
 
     @torch.no_grad()
     def __call__(self, codes_BN: Tensor) -> Tensor:
-        """Flow (crop pixels right, down), painted share and colour (-1 to 1) in one tensor [B, 6, H, W]."""
+        """Flow (crop pixels right, down), painted share, colour (-1 to 1), teeth and their place [B, 9, H, W]."""
         codes_BN = codes_BN.to(self.vae.device)
         face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype)
-        result = torch.zeros(len(codes_BN), 6, *self.shape, device=self.vae.device)
+        result = torch.zeros(len(codes_BN), OUTPUTS, *self.shape, device=self.vae.device)
         for band, keep in (("mouth", KEEP_MOUTH), ("eyes", KEEP_EYES)):
             awake_B = ((1 - codes_BN[:, keep]) / AWAKE).clamp(0, 1).float()
             chosen = torch.nonzero(awake_B > STILL).flatten()
@@ -114,7 +115,8 @@ class FaceDecoder:
             strength = awake_B[chosen].view(-1, 1, 1, 1) * weight[rows]
             moved = torch.cat([motion.flow_B2HW, motion.painted_B1HW], 1) * strength
             result[chosen, :3, rows] += moved
-            result[chosen, 3:, rows] += motion.colour_B3HW * strength / awake_B[chosen].view(-1, 1, 1, 1)
+            painted = torch.cat([motion.colour_B3HW, motion.teeth_B1HW, motion.place_B2HW], 1)
+            result[chosen, 3:, rows] += painted * weight[rows]
         result[:, :3] *= self.border
         return result
 
@@ -136,7 +138,7 @@ class Compositor:
 
     def __init__(self, aligned: Aligned, vae: Any, eyes: bool = True, head: bool = True) -> None:
         self.picture = aligned.picture_hw3
-        self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
+        self.decoder, self.relief_3RS = FaceDecoder(vae, aligned.crop_HW3, eyes), vae.relief_3RS.cpu()
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
         self.place, self.to_crop = aligned.place, invert(aligned.place)
@@ -169,17 +171,17 @@ class Compositor:
         codes = iter(codes_FN)
         while batch := list(islice(codes, BATCH)):
             codes_BN = torch.stack(batch)
-            for code_N, motion_6HW in zip(codes_BN, self.decoder(codes_BN), strict=True):
-                yield self.frame(code_N, motion_6HW.cpu())
+            for code_N, motion_9HW in zip(codes_BN, self.decoder(codes_BN), strict=True):
+                yield self.frame(code_N, motion_9HW.cpu())
 
-    def frame(self, code_N: Tensor, motion_6HW: Tensor) -> np.ndarray:
+    def frame(self, code_N: Tensor, motion_9HW: Tensor) -> np.ndarray:
         """The picture with its head turned and its face moved."""
         out = self.picture.copy()
         at_hw2 = self.crop_hw2
         if self.head:
             at_hw2 = at_hw2 - self._head_flow(code_N)
         grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
-        face = F.grid_sample(motion_6HW[None], grid[None], align_corners=False, padding_mode="border")[0]
+        face = F.grid_sample(motion_9HW[None], grid[None], align_corners=False, padding_mode="border")[0]
         inside = (grid.abs().amax(-1) < 1).float()
         face[:3] *= inside
         source_hw2 = at_hw2 + face[:2].permute(1, 2, 0)
@@ -187,13 +189,21 @@ class Compositor:
         source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
         moved = self._sample(source_hw2)
         painted = face[2]
-        result = moved + painted * ((face[3:] + 1) * 127.5 - moved)
+        result = moved + painted * ((self._paint(face[3:]) + 1) * 127.5 - moved)
         # Where nothing moves the picture's own bytes stay, not their resampling.
         changed = ((source_hw2 - self.here_hw2).abs().amax(-1) > 0.02) | (painted > 0.004)
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
         return out
+
+    def _paint(self, paint_6hw: Tensor) -> Tensor:
+        """Colour [3, h, w], -1 to 1, with the relief of teeth where there are any."""
+        colour, teeth = paint_6hw[:3].clone(), paint_6hw[3] > SOME_TEETH
+        if teeth.any():
+            shown = paint_6hw[None, :, teeth][..., None]  # [1, 6, pixels, 1]
+            colour[:, teeth] = relieve(shown[:, :3], shown[:, 3:4], shown[:, 4:], self.relief_3RS)[0, ..., 0]
+        return colour
 
     def _sample(self, source_hw2: Tensor) -> Tensor:
         height, width = self.source.shape[2:]
@@ -224,6 +234,6 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     compositor = Compositor(aligned, vae, eyes=False, head=False)
     code_N = code_N.clone()
     code_N[KEEP_MOUTH] = 0  # of what the speaker of the video said
-    motion_6HW = compositor.decoder(code_N[None])[0].cpu()
-    motion_6HW[:3] *= strength
-    return compositor.frame(code_N, motion_6HW)
+    motion_9HW = compositor.decoder(code_N[None])[0].cpu()
+    motion_9HW[:3] *= strength
+    return compositor.frame(code_N, motion_9HW)

@@ -3,7 +3,8 @@
 A latent is the code of four frames of a face: what its mouth, eyes and brows do, how much of the picture's own
 expression they keep, and how the head is turned. The decoder reads a code and the picture (the portrait, or the very
 frame that is being edited) and says for every pixel where in the picture it comes from, how far it is painted instead,
-and with what. Where the source shows a thing it is moved, not drawn again, so it stays as sharp as it was.
+and with what. Where the source shows a thing it is moved, not drawn again, so it stays as sharp as it was. Teeth that
+it does not show are moved too: a relief of usual ones is part of the model, and the decoder says where they stand.
 
 The interface is that of diffusers' video autoencoders as far as both have one: ``encode(x).latent_dist``,
 ``config.latents_mean`` and ``latents_std``; latent 0 is frame 0 alone and latent ``i`` holds frames ``4i-3 … 4i``.
@@ -43,6 +44,8 @@ REST = tuple(float(name.startswith("keep")) for name in CHANNELS)
 
 CALM = 0.1  # of the last layers' output: a step of the optimiser moves many weights at once
 FLOW_SCALE = 16.0  # pixels of flow per unit of output
+PLACE_SCALE = 4.0  # places in the relief of teeth, -1 to 1, per unit of output
+OUTPUTS = 9  # flow, painted share, colour, share of teeth, place in their relief
 SHRINK = 16  # the face's box must be a multiple of it
 
 
@@ -51,17 +54,32 @@ class Motion:
     """What a decoder makes of a face's box: all [B, …, H, W].
 
     ``flow_B2HW``: where a pixel comes from, in pixels right and down of where it is. ``painted_B1HW``: 0 where the
-    source's pixel is taken, 1 where ``colour_B3HW`` (-1 to 1) is.
+    source's pixel is taken, 1 where ``colour_B3HW`` (-1 to 1) is. ``teeth_B1HW``: how far that colour is one of upper
+    teeth, which have a relief; ``place_B2HW``: where in it, -1 to 1 across and down.
     """
 
     flow_B2HW: Tensor
     painted_B1HW: Tensor
     colour_B3HW: Tensor
+    teeth_B1HW: Tensor
+    place_B2HW: Tensor
 
-    def apply(self, source_B3HW: Tensor) -> Tensor:
+    def paint(self, relief_3RS: Tensor) -> Tensor:
+        """What is painted [B, 3, H, W], -1 to 1, with the relief of teeth on it."""
+        return relieve(self.colour_B3HW, self.teeth_B1HW, self.place_B2HW, relief_3RS)
+
+    def apply(self, source_B3HW: Tensor, relief_3RS: Tensor) -> Tensor:
         """The moved and painted source [B, 3, H, W], of the size that the motion has."""
         moved = warp(source_B3HW, self.flow_B2HW)
-        return moved + self.painted_B1HW * (self.colour_B3HW - moved)
+        return moved + self.painted_B1HW * (self.paint(relief_3RS) - moved)
+
+
+def relieve(colour_B3HW: Tensor, teeth_B1HW: Tensor, place_B2HW: Tensor, relief_3RS: Tensor) -> Tensor:
+    """Colours (-1 to 1) times the relief at their places, as far as they are of teeth."""
+    relief = relief_3RS.float().expand(len(colour_B3HW), -1, -1, -1)
+    grid_BHW2 = place_B2HW.float().permute(0, 2, 3, 1)
+    seen = F.grid_sample(relief, grid_BHW2, align_corners=False, padding_mode="border")
+    return (colour_B3HW + 1) * (1 + teeth_B1HW * (seen - 1)) - 1
 
 
 def warp(source_BCHW: Tensor, flow_B2HW: Tensor) -> Tensor:
@@ -138,8 +156,8 @@ class MotionDecoder(nn.Module):
         above, below = widths[-2::-1], widths[:0:-1]
         self.join = nn.ModuleList(nn.Conv2d(a + b, a, 3, padding=1) for a, b in zip(above, below, strict=True))
         self.move = nn.ModuleList(Block(width, code_width) for width in above)
-        self.coarse = nn.ModuleList(nn.Conv2d(width, 6, 3, padding=1) for width in (widths[-1], *above[:-1]))
-        self.fine = nn.Conv2d(widths[0], 4 * 6, 3, padding=1)
+        self.coarse = nn.ModuleList(nn.Conv2d(width, OUTPUTS, 3, padding=1) for width in (widths[-1], *above[:-1]))
+        self.fine = nn.Conv2d(widths[0], 4 * OUTPUTS, 3, padding=1)
 
     def read_source(self, source_B3HW: Tensor, place_B2HW: Tensor) -> list[Tensor]:
         """Features of the source at every scale, finest first: computed once for a portrait."""
@@ -163,7 +181,13 @@ class MotionDecoder(nn.Module):
             result = result + self.coarse[level + 1](h).float() if level + 1 < len(self.coarse) else result
         result = F.interpolate(result, scale_factor=2.0, mode="bilinear")
         result = CALM * (result + F.pixel_shuffle(self.fine(h), 2).float())
-        return Motion(FLOW_SCALE * result[:, :2], torch.sigmoid(4 * result[:, 2:3] - 2), result[:, 3:])
+        return Motion(
+            FLOW_SCALE * result[:, :2],
+            torch.sigmoid(4 * result[:, 2:3] - 2),
+            result[:, 3:6],
+            torch.sigmoid(4 * result[:, 6:7] - 2),
+            PLACE_SCALE * result[:, 7:],
+        )
 
 
 class Deterministic:
@@ -187,6 +211,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         box: the face's part of the aligned frame: left, top, right, bottom in fractions.
         scale_factor_spatial: pixels of the aligned frame per latent: the code is of the whole face, so all of them.
         mouth, eyes: parts of the box that are decoded where only they change: top and bottom, in its pixels.
+        relief: height and width of the relief of teeth, which is 1 in the mean.
         latents_mean, latents_std: of each latent channel, by which the transformer's latents are normalised.
     """
 
@@ -202,6 +227,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         box: Sequence[float] = (0.25, 0.34375, 0.75, 0.96875),
         mouth: Sequence[int] = (48, 160),
         eyes: Sequence[int] = (0, 64),
+        relief: Sequence[int] = (48, 192),
         scale_factor_spatial: int = 256,
         latents_mean: Sequence[float] | None = None,
         latents_std: Sequence[float] | None = None,
@@ -214,6 +240,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         if height % SHRINK or width % SHRINK:
             raise ValueError(f"The face's box of {width}×{height} pixels must be a multiple of {SHRINK}.")
         self.decoder = MotionDecoder(len(FACE_CHANNELS), widths, code_width)
+        self.register_buffer("relief_3RS", torch.ones(3, *relief))
         # Not linspace: while transformers makes a model on meta, it has another, and torch may remember that one.
         y, x = torch.meshgrid(*(2 * torch.arange(side) / (side - 1) - 1 for side in (height, width)), indexing="ij")
         self.register_buffer("place_2HW", torch.stack([x, y]), persistent=False)

@@ -22,7 +22,7 @@ SHOWN = 0.035  # inner-lip gap over face height from which teeth are worth takin
 RIM = 0.14  # of the gap, next to either lip, that is left out: lips are not teeth
 FULL = 0.6  # least brightness near the lower lip over that of the middle: else it is not teeth that meet the lip
 BRIGHT = 0.55, 1.35  # brightness of teeth over that of the brighter half of the face
-TINT = 0.33  # of the skin's colour that its owner's teeth have too, as a power: measured on three photographs, 0.18 to 0.40
+TINT = 0.33  # power of the skin's hue that its owner's teeth have: 0.18 to 0.40 on three photographs
 STORED = 1.6  # of that light which 255 stands for in the file of usual teeth
 REACH = 0.026  # half the width of an arch that a wide smile shows, metres on the template
 HEIGHT = 0.0095  # of its incisors
@@ -64,7 +64,7 @@ def teeth_of(path: Path) -> np.ndarray | None:
 
 
 def light_on_teeth(image: np.ndarray, box_xyxy: np.ndarray) -> np.ndarray:
-    """Colour [3], 0 to 1, of white in a face's light: the brightness of its brighter half, and some of that skin's hue."""
+    """Colour [3], 0 to 1, of white in a face's light: the brightness of its brighter half and some of its hue."""
     left, top, right, bottom = np.asarray(box_xyxy).clip(0).astype(int)
     face = image[top:bottom, left:right].reshape(-1, 3) / 255
     colour_3 = face[face.mean(-1) > np.quantile(face.mean(-1), 0.5)].mean(0)

@@ -9,13 +9,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of frames (-1 to 1), codes, and flow (pixels) and visibility from the rig."""
+    """Pairs of frames (-1 to 1), codes, and what the rig knows: flow (pixels), what the source shows, and where the
+    target's upper teeth are, in the frame and in their relief (-1 to 1)."""
 
     source_B3HW: Tensor
     target_B3HW: Tensor
     codes_BN: Tensor
     flow_B2HW: Tensor
     visible_B1HW: Tensor
+    teeth_B1HW: Tensor
+    place_B2HW: Tensor
 
     def rows(self, rows: slice) -> "Batch":
         """A band of the pictures. What comes from outside of it is not visible."""
@@ -44,15 +47,13 @@ def augment(batch: Batch, generator: torch.Generator) -> Batch:
     def chance(probability: float) -> Tensor:
         return (torch.rand(count, 1, 1, 1, generator=generator) < probability).float()
 
-    source, target, flow, visible = batch.source_B3HW, batch.target_B3HW, batch.flow_B2HW, batch.visible_B1HW
-    source, target, flow, visible = _occlude(source, target, flow, visible, generator)
+    batch = _occlude(batch, generator)
     if torch.rand((), generator=generator) < 0.5:
-        source, target, visible = source.flip(-1), target.flip(-1), visible.flip(-1)
-        flow = flow.flip(-1) * torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+        batch = _mirror(batch)
     gain, gamma, shift = uniform(0.7, 1.2, 3, 1, 1), uniform(0.7, 1.5, 1, 1, 1), uniform(-0.06, 0.06, 3, 1, 1)
     gain = 0.5 * gain + 0.5 * gain.mean(1, keepdim=True)
     changed, grey, soft = chance(0.7), chance(0.06), chance(0.25)
-    side = _side_light(source, uniform(-0.6, 0.6, 1, 1, 1) * chance(0.3))
+    side = _side_light(batch.source_B3HW, uniform(-0.6, 0.6, 1, 1, 1) * chance(0.3))
     grain = 0.04 * uniform(0, 1, 1, 1, 1) * chance(0.3)
 
     def look(picture: Tensor) -> Tensor:
@@ -63,14 +64,14 @@ def augment(batch: Batch, generator: torch.Generator) -> Batch:
         x = soft * F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1) + (1 - soft) * x
         return 2 * x - 1
 
-    noise = torch.randn(source.shape, generator=generator)
-    return replace(
-        batch,
-        source_B3HW=look(source) + grain * noise,
-        target_B3HW=look(target),
-        flow_B2HW=flow,
-        visible_B1HW=visible,
-    )
+    noise = torch.randn(batch.source_B3HW.shape, generator=generator)
+    return replace(batch, source_B3HW=look(batch.source_B3HW) + grain * noise, target_B3HW=look(batch.target_B3HW))
+
+
+def _mirror(batch: Batch) -> Batch:
+    turned = {f.name: getattr(batch, f.name).flip(-1) for f in fields(batch) if f.name.endswith("HW")}
+    across = torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+    return replace(batch, **turned | {name: across * turned[name] for name in ("flow_B2HW", "place_B2HW")})
 
 
 def _side_light(picture: Tensor, strength_B111: Tensor) -> Tensor:
@@ -78,10 +79,9 @@ def _side_light(picture: Tensor, strength_B111: Tensor) -> Tensor:
     return 1 + strength_B111 * across
 
 
-def _occlude(
-    source: Tensor, target: Tensor, flow: Tensor, visible: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _occlude(batch: Batch, generator: torch.Generator) -> Batch:
     """In one picture of ten a blot with the pixels of another stands before the face, at one place in both frames."""
+    source, target, flow, visible = batch.source_B3HW, batch.target_B3HW, batch.flow_B2HW, batch.visible_B1HW
     count, _, height, width = source.shape
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     centre, radius = torch.rand(count, 2, 1, 1, generator=generator), torch.rand(count, 2, 1, 1, generator=generator)
@@ -94,4 +94,11 @@ def _occlude(
     row = (torch.arange(height)[:, None] + flow[:, 1:]).round().long().clamp(0, height - 1)
     covered = blot.flatten(2).gather(2, (row * width + column).flatten(2)).view_as(blot)
     visible = torch.where(blot, torch.ones_like(visible), visible * ~covered)
-    return torch.where(blot, other, source), torch.where(blot, other, target), flow * ~blot, visible
+    return replace(
+        batch,
+        source_B3HW=torch.where(blot, other, source),
+        target_B3HW=torch.where(blot, other, target),
+        flow_B2HW=flow * ~blot,
+        visible_B1HW=visible,
+        teeth_B1HW=batch.teeth_B1HW * ~blot,
+    )

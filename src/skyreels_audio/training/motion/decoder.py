@@ -12,12 +12,14 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from skyreels_audio.media import InputError
 from skyreels_audio.models.motion_autoencoder import Motion, MotionAutoencoder
+from skyreels_audio.synthetic.teeth import usual_teeth
 from skyreels_audio.training.motion.augment import Batch, augment
 from skyreels_audio.training.motion.recipe import MotionRecipe
 
 REFRESH_EVERY = 200  # steps between looks at the growing folder of clips
 FEATURES = 5.0  # weight of the discriminator's features, which are small: its layers have norm 1
 HELD_OUT_PAIRS = 96
+NEAR_TEETH = 1.5  # half sizes of the arch's picture in which the loss asks where teeth stand
 MOUTH_BOX = 56, 140, 20, 108  # of the face's box: top, bottom, left, right; what figures are measured in
 
 
@@ -32,23 +34,35 @@ class PairFolder:
         self.paths = sorted(path for path in self.folder.glob("*.npz") if ".partial" not in path.name)
 
     def pair(self, clip: int, pair: int) -> tuple[np.ndarray, ...]:
-        """Source and target (uint8 HWC), code [N], flow [H, W, 2] in pixels, visibility [H, W] of one pair."""
+        """One pair: source, target (uint8), code [N], flow (pixels), visibility, teeth and their places [H, W, …]."""
         with np.load(self.paths[clip]) as data:
             pair %= len(data["codes_PN"])
-            frames = data["frames_THWC"]
-            flow = data["flow_PHW2"][pair].astype(np.float32) / 64
-            source, target = frames[data["sources_P"][pair]], frames[data["targets_P"][pair]]
-            return source, target, data["codes_PN"][pair], flow, data["visible_PHW"][pair]
+            frames, target = data["frames_THWC"], data["targets_P"][pair]
+            y, x = np.mgrid[: frames.shape[1], : frames.shape[2]] + 0.5
+            place = np.stack([x, y, np.ones_like(x)], -1) @ data["teeth_place_32"]
+            return (
+                frames[data["sources_P"][pair]],
+                frames[target],
+                data["codes_PN"][pair],
+                data["flow_PHW2"][pair].astype(np.float32) / 64,
+                data["visible_PHW"][pair, ..., None],
+                data["teeth_THW"][target, ..., None],
+                place,
+            )
 
     def batch(self, picks: list[tuple[int, int]]) -> Batch:
-        source, target, codes, flow, visible = map(np.stack, zip(*(self.pair(*pick) for pick in picks), strict=True))
+        source, target, codes, flow, visible, teeth, place = map(
+            np.stack, zip(*(self.pair(*pick) for pick in picks), strict=True)
+        )
         pixels = lambda x: torch.from_numpy(x).permute(0, 3, 1, 2).float()  # noqa: E731
         return Batch(
             source_B3HW=pixels(source) / 127.5 - 1,
             target_B3HW=pixels(target) / 127.5 - 1,
             codes_BN=torch.from_numpy(codes),
             flow_B2HW=pixels(flow),
-            visible_B1HW=torch.from_numpy(visible)[:, None].float(),
+            visible_B1HW=pixels(visible),
+            teeth_B1HW=pixels(teeth),
+            place_B2HW=pixels(place),
         )
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
@@ -87,6 +101,8 @@ class MotionTask:
         vae = MotionAutoencoder(**recipe.model)
         if recipe.initial is not None:
             vae.load_state_dict(MotionAutoencoder.from_pretrained(recipe.initial).state_dict())
+        usual = torch.from_numpy(usual_teeth()).permute(2, 0, 1)
+        vae.relief_3RS.copy_(usual / usual.mean((1, 2), keepdim=True))
         vae.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.modules = nn.ModuleDict({"vae": vae, "discriminator": PatchDiscriminator()}).to(device)
         self.rows = {"mouth": slice(*vae.config.mouth), "eyes": slice(*vae.config.eyes), "face": slice(None)}
@@ -100,7 +116,7 @@ class MotionTask:
         batch = batch.rows(self.rows[part]).to(self.device)
         vae: Any = self.modules["vae"]
         motion = vae.move(batch.codes_BN, vae.read_source(batch.source_B3HW, self.rows[part]))
-        losses = motion_losses(motion, batch)
+        losses = motion_losses(motion, batch, vae.relief_3RS)
         if step >= self.recipe.adversarial_from and part != "eyes":
             losses |= self.adversarial_losses(motion, batch, self.rows[part].start or 0)
         return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
@@ -110,7 +126,9 @@ class MotionTask:
         top, bottom, left, right = MOUTH_BOX
         box = (..., slice(top - first_row, bottom - first_row), slice(left, right))
         discriminator: Any = self.modules["discriminator"]
-        source, true, made = batch.source_B3HW[box], batch.target_B3HW[box], motion.apply(batch.source_B3HW)[box]
+        relief_3RS = self.modules["vae"].relief_3RS
+        source, true = batch.source_B3HW[box], batch.target_B3HW[box]
+        made = motion.apply(batch.source_B3HW, relief_3RS)[box]
         real, fake = discriminator(true, source), discriminator(made.detach(), source)
         learning = F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
         frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
@@ -129,7 +147,7 @@ class MotionTask:
         vae: Any = averaged["vae"]
         parts = []
         for codes, source in zip(self.held_out.codes_BN.split(16), self.held_out.source_B3HW.split(16), strict=True):
-            parts.append(vae.move(codes, vae.read_source(source)).apply(source).clamp(-1, 1))
+            parts.append(vae.move(codes, vae.read_source(source)).apply(source, vae.relief_3RS).clamp(-1, 1))
         made, true, still = torch.cat(parts), self.held_out.target_B3HW, self.held_out.source_B3HW
         top, bottom, left, right = MOUTH_BOX
         box = (..., slice(top, bottom), slice(left, right))
@@ -147,23 +165,33 @@ class MotionTask:
         vae.save_pretrained(folder)
 
 
-def motion_losses(motion: Motion, batch: Batch) -> dict[str, Tensor]:
+def motion_losses(motion: Motion, batch: Batch, relief_3RS: Tensor) -> dict[str, Tensor]:
     """Each a mean over the batch; what moves or is hidden weighs more than what stays."""
     moving = (batch.target_B3HW - batch.source_B3HW).abs().mean(1, keepdim=True)
     weight = 1 + 4 * F.avg_pool2d((moving > 0.06).float(), 9, 1, 4) + 3 * (1 - batch.visible_B1HW)
     weight = weight / weight.mean()
-    made = motion.apply(batch.source_B3HW)
+    made = motion.apply(batch.source_B3HW, relief_3RS)
     flow_error = (motion.flow_B2HW - batch.flow_B2HW).abs().mean(1, keepdim=True).clamp(max=20)
-    hidden = F.binary_cross_entropy(motion.painted_B1HW.clamp(1e-4, 1 - 1e-4), 1 - batch.visible_B1HW, reduction="none")
+    unseen = 1 - batch.visible_B1HW
     error = made - batch.target_B3HW
-    painted = (1 - batch.visible_B1HW) * (motion.colour_B3HW - batch.target_B3HW).abs()
+    painted = unseen * (motion.paint(relief_3RS) - batch.target_B3HW).abs()
+    # Where teeth stand is known wherever they could show, so that they stand still while lips move over them.
+    near = (batch.place_B2HW.abs().amax(1, keepdim=True) < NEAR_TEETH).float()
+    misplaced = near * (motion.place_B2HW - batch.place_B2HW).abs().mean(1, keepdim=True).clamp(max=2)
     return {
         "pixels": 2 * (weight * (error.abs() + error.square())).mean(),
         "edges": 2 * torch.stack([(weight[..., :-1, :-1] * d.abs()).mean() for d in differences(error)]).sum(),
         "flow": 0.4 * (weight * batch.visible_B1HW * flow_error).mean(),
-        "hidden": 0.3 * (weight * hidden).mean(),
+        "hidden": 0.3 * (weight * wrong_share(motion.painted_B1HW, unseen)).mean(),
         "painted": 2 * painted.mean(),
+        "teeth": 0.6 * (weight * unseen * wrong_share(motion.teeth_B1HW, batch.teeth_B1HW)).mean(),
+        "place": 10 * misplaced.mean(),
     }
+
+
+def wrong_share(share: Tensor, true: Tensor) -> Tensor:
+    """Cross entropy of shares of 0 to 1."""
+    return F.binary_cross_entropy(share.clamp(1e-4, 1 - 1e-4), true, reduction="none")
 
 
 def differences(x: Tensor) -> tuple[Tensor, Tensor]:
