@@ -10,6 +10,7 @@ from skyreels_audio.models.motion_autoencoder import (
     Motion,
     MotionAutoencoder,
     pack,
+    relieve,
     unpack,
     warp,
 )
@@ -51,8 +52,19 @@ def test_what_is_painted_replaces_what_is_moved() -> None:
     source, colour = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
     painted = torch.zeros(1, 1, 8, 8)
     painted[..., 4:] = 1
-    made = Motion(torch.zeros(1, 2, 8, 8), painted, colour).apply(source)
+    nothing = torch.zeros(1, 2, 8, 8)
+    made = Motion(nothing, painted, colour, painted * 0, nothing).apply(source, torch.rand(3, 4, 4))
     assert torch.equal(made[..., :4], source[..., :4]) and torch.equal(made[..., 4:], colour[..., 4:])
+
+
+def test_teeth_have_the_relief_of_their_place_and_what_is_not_teeth_has_none() -> None:
+    relief = torch.linspace(0.5, 1.5, 64).view(1, 1, 64).expand(3, 4, 64)  # brighter to the right
+    colour, teeth = torch.zeros(1, 3, 2, 9), torch.ones(1, 1, 2, 9)
+    teeth[:, :, 1] = 0
+    place = torch.stack([torch.linspace(-0.9, 0.9, 9).expand(2, -1), torch.zeros(2, 9)])[None]
+    shown = (relieve(colour, teeth, place, relief) + 1)[0]  # brightness from 0 on, 1 without a relief
+    assert torch.allclose(shown[:, 0], (1 + 0.5 * place[0, 0, 0]).expand(3, -1), atol=0.01)
+    assert torch.equal(shown[:, 1], torch.ones(3, 9))
 
 
 def test_one_source_serves_many_codes() -> None:

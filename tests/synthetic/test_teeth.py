@@ -12,7 +12,7 @@ from skyreels_audio.media import read_image
 from skyreels_audio.synthetic import teeth
 from skyreels_audio.synthetic.pairs import FRAMES, PairFactory
 from skyreels_audio.synthetic.photograph import INNER_LOWER, INNER_UPPER
-from skyreels_audio.synthetic.teeth import ACROSS, DOWN, skin_brightness, teeth_of, usual_teeth
+from skyreels_audio.synthetic.teeth import ACROSS, DOWN, light_on_teeth, teeth_of, usual_teeth
 
 PORTRAIT = Path(__file__).parents[1] / "faces" / "portrait.jpg"
 
@@ -38,14 +38,17 @@ def test_closed_lips_give_no_teeth_and_open_ones_what_is_between_them(monkeypatc
     seen = teeth_of(Path("smiling"))
     assert seen is not None
     middle = seen[:, ACROSS // 3 : -ACROSS // 3]
-    wanted = np.array([75, 72, 68]) / 255 / skin_brightness(np.asarray(shown), face.box_xyxy)
+    wanted = np.array([75, 72, 68]) / 255 / light_on_teeth(np.asarray(shown), face.box_xyxy)
     assert np.abs(middle.mean((0, 1)) - wanted).max() < 0.03
 
 
-def test_skin_is_brighter_in_brighter_light() -> None:
+def test_teeth_are_lit_like_their_face() -> None:
     picture = read_image(PORTRAIT)
     box = np.array([100, 50, 300, 300])
-    assert skin_brightness(picture, box) > 1.5 * skin_brightness(picture // 2, box)
+    light = light_on_teeth(picture, box)
+    assert (light > 1.5 * light_on_teeth(picture // 2, box)).all()
+    warm, skin = light / light.mean(), picture[50:300, 100:300].mean((0, 1))
+    assert 1 < warm[0] / warm[2] < skin[0] / skin[2]  # some of the skin's hue, not all of it
 
 
 @pytest.mark.parametrize("owner", [True, False])
@@ -63,8 +66,9 @@ def test_only_teeth_change_and_nobody_must_paint_what_their_owner_alone_knows(ow
     lay = pairs.lay_teeth
 
     def watch(frames, teeth, *given):
-        seen["before"], seen["teeth"], seen["after"] = frames, teeth, lay(frames, teeth, *given)
-        return seen["after"]
+        seen["before"], seen["teeth"] = frames, teeth
+        seen["after"], inside = lay(frames, teeth, *given)
+        return seen["after"], inside
 
     monkeypatch.setattr(pairs, "lay_teeth", watch)
     index = next(i for i in range(20) if factory.clip(i) is not None and "teeth" in seen)

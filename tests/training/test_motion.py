@@ -27,7 +27,11 @@ def batch(count: int = 4) -> Batch:
     flow = torch.zeros(count, 2, 160, 128)
     flow[:, 0], flow[:, 1] = 4, -3
     codes = torch.rand(count, len(FACE_CHANNELS), generator=generator)
-    return Batch(source, warp(source, flow), codes, flow, torch.ones(count, 1, 160, 128))
+    teeth = torch.zeros(count, 1, 160, 128)
+    teeth[:, :, 100:108, 50:78] = 1
+    y, x = torch.meshgrid((torch.arange(160) - 104) / 8, (torch.arange(128) - 64) / 16, indexing="ij")
+    place = torch.stack([x, y]).expand(count, -1, -1, -1)
+    return Batch(source, warp(source, flow), codes, flow, torch.ones(count, 1, 160, 128), teeth, place)
 
 
 def write_pairs(folder: Path, clips: int = 3) -> None:
@@ -46,6 +50,8 @@ def write_pairs(folder: Path, clips: int = 3) -> None:
                 poses_TN=np.zeros((2, len(FACE_CHANNELS)), np.float32),
                 flow_PHW2=np.full((2, 160, 128, 2), 64, np.int16),
                 visible_PHW=np.ones((2, 160, 128), bool),
+                teeth_THW=np.zeros((2, 160, 128), bool),
+                teeth_place_32=np.zeros((3, 2), np.float32),
             )
 
 
@@ -54,6 +60,14 @@ def recipe(folder: Path) -> MotionRecipe:
     speech = {"bank": folder / "speech"}
     given: dict[str, Any] = dict(task="motion", output=folder / "run", pairs=folder / "pairs", speech=speech)
     return MotionRecipe(**given, model=SMALL, optimisation=options)
+
+
+def test_mirrored_teeth_keep_their_places_in_the_mirrored_relief() -> None:
+    given = batch(1)
+    seen = [augment(given, torch.Generator().manual_seed(seed)).place_B2HW for seed in range(8)]
+    mirrored = given.place_B2HW.flip(-1) * torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+    assert any(torch.equal(place, mirrored) for place in seen)
+    assert all(torch.equal(place, mirrored) or torch.equal(place, given.place_B2HW) for place in seen)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -70,9 +84,13 @@ def test_losses_of_the_true_motion_are_small_and_of_a_wrong_flow_are_not() -> No
     given = batch()
     painted = torch.full_like(given.visible_B1HW, 1e-4)
     colour = torch.zeros_like(given.source_B3HW)
-    true = motion_losses(Motion(given.flow_B2HW, painted, colour), given)
-    wrong = motion_losses(Motion(given.flow_B2HW + 2, painted, colour), given)
+    relief, teeth = torch.ones(3, 4, 4), (given.teeth_B1HW, given.place_B2HW)
+    true = motion_losses(Motion(given.flow_B2HW, painted, colour, *teeth), given, relief)
+    wrong = motion_losses(Motion(given.flow_B2HW + 2, painted, colour, *teeth), given, relief)
     assert float(true["flow"]) == 0 and float(true["pixels"]) < 1e-3 and float(true["hidden"]) < 1e-3
+    assert float(true["place"]) == 0 and float(true["teeth"]) < 1e-3
+    elsewhere = motion_losses(Motion(given.flow_B2HW, painted, colour, teeth[0], teeth[1] + 0.5), given, relief)
+    assert float(elsewhere["place"]) > 0.1
     assert float(wrong["flow"]) > 0.5 and float(wrong["pixels"]) > 10 * float(true["pixels"])
 
 
