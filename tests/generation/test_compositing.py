@@ -11,6 +11,7 @@ from skyreels_audio.generation.compositing import (
     Compositor,
     at_times,
     edit_mouth,
+    keep_smile,
     scale_motion,
     steady_head,
 )
@@ -55,6 +56,32 @@ def test_an_edit_of_the_mouth_stays_in_its_part(vae: MotionAutoencoder, aligned:
     top += vae.config.mouth[0]
     back = (changed[:, ::-1] + 0.5 - PLACE[:, 2]) @ np.linalg.inv(PLACE[:, :2]).T
     assert np.all(back.min(0) >= [left - 1, top - 1]) and np.all(back.max(0) <= [right + 1, bottom + 1])
+
+
+def test_a_bared_smile_is_kept_in_part_until_lips_meet() -> None:
+    speaking, pressed = code(jawOpen=0.5, keepMouth=0.2), code(mouthPress=0.4, keepMouth=0.0)
+    codes = torch.stack([speaking, pressed, code()])
+    assert torch.equal(keep_smile(codes, 0.0), codes)
+    kept = keep_smile(codes, 0.08)[:, CHANNELS.index("keepMouth")]
+    assert 0.3 < kept[0] < 0.7 and kept[1] == 0 and kept[2] == 1
+
+
+def test_teeth_are_as_fine_as_the_picture(vae: MotionAutoencoder) -> None:
+    """96 stripes over 64 pixels of the box, which it could not hold, are there in a picture of four times its size."""
+    picture = np.full((1024, 1024, 3), 128, np.uint8)
+    compositor = Compositor(Aligned.at(picture, np.array([[4.0, 0, 0], [0, 4.0, 0]]), (256, 256)), vae, head=False)
+    stripes = torch.tensor([1.5, 0.5]).repeat(96)
+    compositor.relief_3RS = stripes.expand(3, 4, -1)
+    motion = torch.zeros(9, 160, 128)
+    motion[2], motion[6], motion[7] = 1, 1, (torch.arange(128) - 63.5) / 32
+    row = compositor.frame(code(), motion)[480, 384:640, 0].astype(int)
+    assert (np.diff(np.sign(row - 127.5)) != 0).sum() > 170
+
+
+def test_an_edit_counts_as_far_as_it_was_to_be_seen(vae: MotionAutoencoder, aligned: Aligned) -> None:
+    """Codes are written to be mixed with a picture's own mouth; an edit keeps none of it."""
+    kept = edit_mouth(aligned, code(jawOpen=0.8, keepMouth=0.75), vae)
+    assert np.array_equal(kept, edit_mouth(aligned, code(jawOpen=0.2, keepMouth=0.0), vae))
 
 
 def test_an_edit_of_no_strength_changes_nothing(vae: MotionAutoencoder, aligned: Aligned) -> None:

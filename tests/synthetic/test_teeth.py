@@ -76,6 +76,9 @@ def test_only_teeth_change_and_nobody_must_paint_what_their_owner_alone_knows(ow
     assert clip is not None
     changed = (seen["before"] != seen["after"]).any(-1)
     assert changed.any() and not (changed & ~seen["teeth"]).any()
+    _, y, x = np.nonzero(clip.teeth_THW)
+    place = np.stack([x + 0.5, y + 0.5, np.ones_like(x)], -1) @ clip.teeth_place_32
+    assert len(place) and np.abs(place[:, 0]).max() < 1 and place[:, 1].max() < 1.1
     shown = seen["teeth"].sum((1, 2))
     if owner:
         times, more = pairs.UNSEEN

@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.faces.warp import invert, warp
-from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, OUTPUTS, relieve
+from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, OUTPUTS, relieve
 
 BATCH = 8  # frames that are decoded at once
 FADE = 10  # pixels of the box over which an edit ends at its border
-KEEP_MOUTH, KEEP_EYES, HEAD = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw"))
+KEEP_MOUTH, KEEP_EYES, HEAD, PRESS = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw", "mouthPress"))
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME_TEETH = 0.01  # share of teeth above which their relief is looked at
@@ -32,22 +32,28 @@ STILL = 0.01  # below this nothing of the eyes is decoded
 HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
 HEAD_ENDS = 1.0, 1.9  # in half axes: the head moves as one up to here, what surrounds it is still from there on
 NECK = np.array([0.5, 1.0])  # what the head rolls about
+SMILE, BARED = 0.35, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
+PRESSED = 0.35  # of lips that meet
 INERTIA = 2.5  # frames of 25 per second, deviation of a Gaussian; it leaves 0.8 of a nod per second
 SETTING_OFF = 10  # frames until the head moves as generated; the first is the picture
 
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """A picture and its face, aligned: ``place`` maps pixels of the crop [size, size] to pixels of the picture."""
+    """A picture and its face, aligned: ``place`` maps pixels of the crop [size, size] to pixels of the picture.
+
+    ``aperture``: how far its lips are apart, over the face's height.
+    """
 
     picture_hw3: np.ndarray
     crop_HW3: np.ndarray
     place: np.ndarray
+    aperture: float = 0.0
 
     @classmethod
-    def at(cls, picture_hw3: np.ndarray, place: np.ndarray, size: tuple[int, int]) -> "Aligned":
+    def at(cls, picture_hw3: np.ndarray, place: np.ndarray, size: tuple[int, int], aperture: float = 0.0) -> "Aligned":
         """The crop of ``size`` (H, W) that a placement cuts out of a picture."""
-        return cls(picture_hw3, warp(Image.fromarray(picture_hw3), place, size), place)
+        return cls(picture_hw3, warp(Image.fromarray(picture_hw3), place, size), place, aperture)
 
 
 def scale_motion(codes_FN: Tensor, motion: float) -> Tensor:
@@ -66,6 +72,15 @@ def steady_head(codes_FN: Tensor) -> Tensor:
     head_F5 = gaussian_filter1d(codes_FN[:, HEAD:].numpy(), INERTIA, axis=0, mode="nearest")
     setting_off_F = (torch.arange(len(codes_FN)) / SETTING_OFF).clamp(max=1)
     codes_FN[:, HEAD:] = setting_off_F[:, None] * torch.from_numpy(head_F5)
+    return codes_FN
+
+
+def keep_smile(codes_FN: Tensor, aperture: float) -> Tensor:
+    """Codes of somebody whose picture bares teeth: they go on smiling while they speak, until lips must meet."""
+    lips_F = (codes_FN[:, PRESS] / PRESSED).clamp(0, 1)
+    share_F = SMILE * min(aperture / BARED, 1.0) * (1 - lips_F)
+    codes_FN = codes_FN.clone()
+    codes_FN[:, KEEP_MOUTH] += (1 - codes_FN[:, KEEP_MOUTH]) * share_F
     return codes_FN
 
 
@@ -137,7 +152,7 @@ class Compositor:
     """
 
     def __init__(self, aligned: Aligned, vae: Any, eyes: bool = True, head: bool = True) -> None:
-        self.picture = aligned.picture_hw3
+        self.picture, self.aperture = aligned.picture_hw3, aligned.aperture
         self.decoder, self.relief_3RS = FaceDecoder(vae, aligned.crop_HW3, eyes), vae.relief_3RS.cpu()
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
@@ -170,7 +185,7 @@ class Compositor:
         """uint8 [h, w, 3] for every code [N]."""
         codes = iter(codes_FN)
         while batch := list(islice(codes, BATCH)):
-            codes_BN = torch.stack(batch)
+            codes_BN = keep_smile(torch.stack(batch), self.aperture)
             for code_N, motion_9HW in zip(codes_BN, self.decoder(codes_BN), strict=True):
                 yield self.frame(code_N, motion_9HW.cpu())
 
@@ -233,7 +248,9 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     """A video's frame [h, w, 3] with another mouth, made from its own pixels; below 1 an edit comes or goes."""
     compositor = Compositor(aligned, vae, eyes=False, head=False)
     code_N = code_N.clone()
-    code_N[KEEP_MOUTH] = 0  # of what the speaker of the video said
+    # Nothing is kept of what the speaker of the video said, so the rest counts as far as it was to be seen.
+    code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
+    code_N[KEEP_MOUTH] = 0
     motion_9HW = compositor.decoder(code_N[None])[0].cpu()
     motion_9HW[:3] *= strength
     return compositor.frame(code_N, motion_9HW)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from skyreels_audio.faces import Face, detect_faces, fault, portrait_crop
+from skyreels_audio.faces import Face, detect_faces, fault, lip_aperture, portrait_crop
 from skyreels_audio.faces.align import placement
 from skyreels_audio.generation.compositing import Aligned
 from skyreels_audio.generation.conditions import Conditions
@@ -201,7 +201,8 @@ def picture_source(
     if framed.landmarks is None:
         raise ValueError("No face was found in the picture: give one in which a face can be seen clearly.")
     crop = tuple(model.vae.config.size)
-    aligned = Aligned.at(framed.picture_HWC, placement(framed.landmarks, crop), crop)
+    place, aperture = placement(framed.landmarks, crop), lip_aperture(framed.landmarks)
+    aligned = Aligned.at(framed.picture_HWC, place, crop, aperture)
     return Source(aligned.crop_HW3[None], landmarks=framed.landmarks, aligned=aligned, faces=framed.faces)
 
 
