@@ -187,7 +187,7 @@ def _picture(bench: Workbench, subject: Subject | None, image: np.ndarray, said:
     frames = bench.generate(image, said.waveform, "", seed=number, motion=0.0)
     result: dict[str, Any] = {"aperture": lip_aperture_curve(frames)}
     if subject is not None:
-        shown = bench.renderer.render(subject, speaking_motion(said, number))
+        shown, _ = true_video(bench.renderer, subject, speaking_motion(said, number))
         lower, still = box_mask(shown.lower_face_box_T4[0], image.shape), np.broadcast_to(image, shown.frames.shape)
         result["lower_face"] = psnr(frames, shown.frames, lower)
         result["lower_face_still"] = psnr(still, shown.frames, lower)
@@ -196,7 +196,7 @@ def _picture(bench: Workbench, subject: Subject | None, image: np.ndarray, said:
 
 def _true_picture(bench: Workbench, subject: Subject | None, image: np.ndarray, said: Voice, number: int) -> dict:
     motion = speaking_motion(said, number)
-    aperture = [] if subject is None else lip_aperture_curve(bench.renderer.render(subject, motion).frames)
+    aperture = [] if subject is None else lip_aperture_curve(true_video(bench.renderer, subject, motion)[0].frames)
     return {"jaw": true_curves(motion.weights_TK)[:, JAW], "aperture": aperture}
 
 

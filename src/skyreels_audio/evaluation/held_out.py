@@ -3,7 +3,7 @@
 Needs espeak-ng; each clip depends on its number alone (and on the sentences that the system's catalogues hold).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from skyreels_audio.evaluation.lips import true_curves
 from skyreels_audio.synthetic.motion import FPS, Manner, Motion, animate
 from skyreels_audio.synthetic.render import Rendered, Renderer
-from skyreels_audio.synthetic.rig import ACTIONS
+from skyreels_audio.synthetic.rig import ACTIONS, Material
 from skyreels_audio.synthetic.speech import RATE, Phoneme, Utterance, concatenate, cut
 from skyreels_audio.synthetic.subject import Subject
+from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, usual_teeth
 from skyreels_audio.synthetic.visemes import CURVE_RATE, curves, loudness
 
 SILENCE = 2.0  # seconds in the middle of a broken voice
@@ -87,5 +88,16 @@ def portrait(renderer: Renderer, subject: Subject) -> tuple[np.ndarray, np.ndarr
 
 
 def true_video(renderer: Renderer, subject: Subject, motion: Motion) -> tuple[Rendered, np.ndarray]:
-    """What a perfect model would make, and its lip curves [F, C]."""
-    return renderer.render(subject, motion), true_curves(motion.weights_TK)
+    """What a perfect model would make, and its lip curves [F, C]. Real people show the teeth that are usual."""
+    shown, curves = renderer.render(subject, motion), true_curves(motion.weights_TK)
+    if subject.look is not None:
+        return shown, curves
+    corners = shown.mesh_TL2[0].min(0), shown.mesh_TL2[0].max(0)
+    light_3 = light_on_teeth(shown.frames[0], np.concatenate(corners))
+    own = renderer.places(subject, motion, [(t, t) for t in range(len(motion))])
+    teeth_THW = own[..., 3] == Material.TEETH + 1
+    frames = [
+        lay_teeth(frame[None], teeth[None], place_teeth(renderer.seen(subject, motion, t)), usual_teeth(), light_3)[0]
+        for t, (frame, teeth) in enumerate(zip(shown.frames, teeth_THW, strict=True))
+    ]
+    return replace(shown, frames=np.concatenate(frames)), curves
