@@ -43,7 +43,8 @@ class PortraitTask:
         self.weight_C = (weight_1C / weight_1C.mean())[0]
         self.tokenizer = ByT5Tokenizer()
         transformer, text = self._start()
-        modules = {"portrait_transformer": transformer, "portrait_text_encoder": text}
+        reader = nn.Linear(self.recipe.text_encoder["d_model"], CODE_CHANNELS)
+        modules = {"portrait_transformer": transformer, "portrait_text_encoder": text, "reader": reader}
         self.modules = nn.ModuleDict(modules).to(device)
 
     def _start(self) -> tuple[nn.Module, nn.Module]:
@@ -76,8 +77,7 @@ class PortraitTask:
         hidden = encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         return hidden * batch.attention_mask[..., None]
 
-    def predict(self, modules: Any, noisy: Tensor, sigmas_B: Tensor, captions: list[str]) -> Tensor:
-        text_BSD = self.encode_text(modules, captions)
+    def predict(self, modules: Any, noisy: Tensor, sigmas_B: Tensor, text_BSD: Tensor) -> Tensor:
         timestep = (1000 * sigmas_B).to(self.device)
         return modules["portrait_transformer"].predict_clean(noisy.to(self.device), timestep, text_BSD).cpu()
 
@@ -87,9 +87,14 @@ class PortraitTask:
         uniform_B, one_B = torch.rand(2, len(clean), generator=generator)
         sigmas = times(uniform_B, one_B, self.recipe.sigma_shift, self.recipe.sigma_one)
         noise = torch.randn(clean.shape, generator=generator)
-        predicted = self.predict(self.modules, interpolate(clean, noise, sigmas), sigmas, captions)
-        loss = clean_loss(predicted, clean, sigmas, torch.ones_like(clean[:, :1]), self.weight_C).mean()
-        return loss, {"flow_loss": float(loss.detach())}
+        text_BSD = self.encode_text(self.modules, captions)
+        predicted = self.predict(self.modules, interpolate(clean, noise, sigmas), sigmas, text_BSD)
+        flow = clean_loss(predicted, clean, sigmas, torch.ones_like(clean[:, :1]), self.weight_C).mean()
+        # A linear reader of the mean token must know the code too: flow alone hardly taught what ends a prompt.
+        length_B1 = text_BSD.detach().abs().amax(-1).gt(0).sum(1, keepdim=True)
+        read = self.modules["reader"](text_BSD.sum(1) / length_B1).cpu()
+        reading = (self.weight_C * (read - clean.flatten(1)).square()).mean()
+        return flow + reading, {"flow_loss": float(flow.detach()), "reading_loss": float(reading.detach())}
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
@@ -100,7 +105,8 @@ class PortraitTask:
         made = []
         for texts in np.array_split(np.array(captions, dtype=object), HELD_OUT // 32):
             noise = torch.randn(len(texts), CODE_CHANNELS, 1, 1, 1, generator=generator)
-            made.append(self.predict(averaged, noise, torch.ones(len(texts)), list(texts)).flatten(1).float())
+            text_BSD = self.encode_text(averaged, list(texts))
+            made.append(self.predict(averaged, noise, torch.ones(len(texts)), text_BSD).flatten(1).float())
         made, true = ((x * self.std_C + self.mean_C) for x in (torch.cat(made), held_out))
         values = {
             f"held_out/{name}": float((part(made, name).argmax(1) == part(true, name).argmax(1)).float().mean())
