@@ -126,9 +126,9 @@ class MotionTask:
         top, bottom, left, right = MOUTH_BOX
         box = (..., slice(top - first_row, bottom - first_row), slice(left, right))
         discriminator: Any = self.modules["discriminator"]
-        relief_3RS = self.modules["vae"].relief_3RS
+        vae: Any = self.modules["vae"]
         source, true = batch.source_B3HW[box], batch.target_B3HW[box]
-        made = motion.apply(batch.source_B3HW, relief_3RS)[box]
+        made = motion.apply(batch.source_B3HW, vae.relief_3RS)[box]
         real, fake = discriminator(true, source), discriminator(made.detach(), source)
         learning = F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
         frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
