@@ -39,7 +39,9 @@ READ = 32  # prompts a step from which the text encoder must tell them
 MARGIN = 16  # audio tokens heard before and after a clip
 FROM_START = 0.2  # share of clips that begin where their utterance does
 HEAD_IMPORTANCE = 0.6  # of the head's channels, whose deviation is in radians, over the mean of all
-STEADY = 5.0  # weight of the head's steps from frame to frame: without it the head of every latent stood elsewhere
+# Weights of where the head is in the mean of a window, of how it moves about that, and of its steps from frame to frame.
+# Without the first two "looking left" and nods are a hundredth of the loss; without the last every latent stood elsewhere.
+POSTURE, SWAY, STEADY = 1.0, 3.0, 5.0
 IMPORTANCE = 1.0  # a channel's error counts by its deviation to this power: jaws move more than tongues
 HEAD = torch.tensor([name in CHANNELS[-5:] for name in CHANNELS])
 LEAST = 0.04  # deviation that a channel is normalised by at least
@@ -225,9 +227,15 @@ class SpeechMotionTask:
         unknown = torch.ones_like(clean[:, :1])
         unknown[:, :, 0] = 0
         loss = clean_loss(predicted, clean, sigmas, unknown, self.weight_C).mean()
-        steps, true_steps = (unpack(latents)[:, 1:, HEAD].diff(dim=1) for latents in (predicted, clean))
-        steady = STEADY * (steps - true_steps).square().mean()
-        losses = {"flow_loss": loss, "steady_loss": steady, "reading_loss": self.reading_loss(step)}
+        error_BF5 = (unpack(predicted) - unpack(clean))[:, 1:, HEAD]
+        posture_B15 = error_BF5.mean(1, keepdim=True)
+        losses = {
+            "flow_loss": loss,
+            "posture_loss": POSTURE * posture_B15.square().mean(),
+            "sway_loss": SWAY * (error_BF5 - posture_B15).square().mean(),
+            "steady_loss": STEADY * error_BF5.diff(dim=1).square().mean(),
+            "reading_loss": self.reading_loss(step),
+        }
         return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
 
     def reading_loss(self, step: int) -> Tensor:
