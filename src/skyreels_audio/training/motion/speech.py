@@ -39,8 +39,8 @@ READ = 32  # prompts a step from which the text encoder must tell them
 MARGIN = 16  # audio tokens heard before and after a clip
 FROM_START = 0.2  # share of clips that begin where their utterance does
 HEAD_IMPORTANCE = 0.6  # of the head's channels, whose deviation is in radians, over the mean of all
-# Weights of where the head is in the mean of a window, of how it moves about that, and of its steps from frame to frame.
-# Without the first two "looking left" and nods are a hundredth of the loss; without the last every latent stood elsewhere.
+# Weights of where the head is in the mean of a window, of how it moves about that, and of its steps between frames.
+# Without the first two, directions and nods are a hundredth of the loss; without the last every latent stood elsewhere.
 POSTURE, SWAY, STEADY = 1.0, 3.0, 5.0
 IMPORTANCE = 1.0  # a channel's error counts by its deviation to this power: jaws move more than tongues
 HEAD = torch.tensor([name in CHANNELS[-5:] for name in CHANNELS])
