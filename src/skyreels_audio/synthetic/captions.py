@@ -24,6 +24,19 @@ _HAIR = {
     "long": "long {} hair",
 }
 _BEARD = {"stubble": "stubble", "moustache": "a moustache", "goatee": "a goatee", "full": "a full beard"}
+_ANYBODY = (
+    "person",
+    "person",
+    "woman",
+    "man",
+    "young woman",
+    "young man",
+    "elderly woman",
+    "elderly man",
+    "child",
+    "head",
+)
+SHORT = 0.3  # share of prompts of a motion that name nothing else
 _EXPRESSION = {
     "neutral": ("with a neutral expression", "calmly", "with a relaxed face"),
     "smiling": ("with a smile", "smiling", "cheerfully"),
@@ -35,8 +48,11 @@ _MOTION = {
     "still": ("the head is still", "the head does not move", "holding the head still"),
     "slight": ("the head moves slightly", "with slight head movements", "the head sways gently"),
     "lively": ("the head moves a lot", "with lively head movements", "moving the head freely"),
-    "nodding": ("nodding", "the head nods", "with nods"),
-    "shaking": ("shaking the head", "the head shakes from side to side", "with shakes of the head"),
+    "nodding": ("nodding", "the head nods", "with nods", "the head is nodding", "nodding the head"),
+    "shaking": (
+        *("shaking the head", "the head shakes from side to side", "with shakes of the head", "the head is shaking"),
+        "shaking from side to side",
+    ),
     "looking left": ("looking left", "looks to the left", "turned to the left"),
     "looking right": ("looking right", "looks to the right", "turned to the right"),
     "looking down": ("looking down", "looks down", "with the head lowered"),
@@ -47,6 +63,16 @@ _MOTION = {
 def manner_attributes(manner: Manner) -> Attributes:
     """Expression and motion: a gesture is what a viewer notices first of a head's motion."""
     return {"expression": manner.expression, "motion": manner.gesture or manner.head}
+
+
+def motion_prompt(manner: Manner, rng: np.random.Generator) -> str:
+    """What is asked of a picture that is to speak: a caption of anybody, or only the words that matter."""
+    attributes = manner_attributes(manner) | {"noun": _one(_ANYBODY, rng)}
+    if rng.random() > SHORT:
+        return caption(attributes, rng)
+    words = _one(_EXPRESSION[manner.expression], rng), _one(_MOTION[manner.gesture or manner.head], rng)
+    told = [words[i] for i in rng.permutation(2) if i == 1 or manner.expression != "neutral" or rng.random() < 0.3]
+    return _capital(", ".join(told)) + ("." if rng.random() < 0.7 else "")
 
 
 def background_attributes(background: Background) -> Attributes:

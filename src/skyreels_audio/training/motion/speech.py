@@ -22,7 +22,7 @@ from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, pack, unpac
 from skyreels_audio.models.rope import FRAMES_PER_LATENT, TOKENS_PER_SECOND, latent_positions, token_positions
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.synthetic.bank import SpeechBank
-from skyreels_audio.synthetic.captions import caption, manner_attributes
+from skyreels_audio.synthetic.captions import motion_prompt
 from skyreels_audio.synthetic.codes import speech_code
 from skyreels_audio.synthetic.motion import DIRECTIONS, EXPRESSIONS, FPS, GESTURES, HEADS, Manner
 from skyreels_audio.synthetic.music import music
@@ -142,7 +142,7 @@ class Performances:
         audio = item.audio_AD[torch.from_numpy(tokens.clip(0, len(item.audio_AD) - 1))].float()
         if rng.random() < recipe.drop_audio:
             audio = torch.zeros_like(audio)
-        words = "" if silent else caption(manner_attributes(item.manners[which]), rng)
+        words = "" if silent else motion_prompt(item.manners[which], rng)
         return codes_FN, audio, words
 
 
@@ -245,7 +245,7 @@ class SpeechMotionTask:
         """
         rng = np.random.default_rng([self.recipe.seed, step])
         manners = [sample_manner(rng) for _ in range(READ)]
-        tokens_BSD = self.encode_text(self.modules, tuple(caption(manner_attributes(m), rng) for m in manners))
+        tokens_BSD = self.encode_text(self.modules, tuple(motion_prompt(m, rng) for m in manners))
         length_B1 = tokens_BSD.detach().abs().amax(-1).gt(0).sum(1, keepdim=True)
         found_BW = self.modules["reader"](tokens_BSD.sum(1) / length_B1)
         true_BW = [[float(word in (m.expression, m.gesture or m.head)) for word in WORDS] for m in manners]
