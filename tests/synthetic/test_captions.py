@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from skyreels_audio.synthetic import captions
 from skyreels_audio.synthetic.appearance import sample_appearance
-from skyreels_audio.synthetic.captions import ATTRIBUTES, caption, manner_attributes, person_attributes
-from skyreels_audio.synthetic.motion import EXPRESSIONS, GESTURES, HEADS, Manner
+from skyreels_audio.synthetic.captions import ATTRIBUTES, caption, manner_attributes, motion_prompt, person_attributes
+from skyreels_audio.synthetic.motion import DIRECTIONS, EXPRESSIONS, GESTURES, HEADS, Manner
 from skyreels_audio.synthetic.rig import Rig
 
 
@@ -31,3 +32,11 @@ def test_captions_are_clean_sentences(seed):
 def test_captions_vary():
     known = manner_attributes(Manner("sad", "lively")) | {"noun": "young woman", "hair_style": "bald", "skin": "light"}
     assert len({caption(known, np.random.default_rng(seed)) for seed in range(40)}) > 25
+
+
+@pytest.mark.parametrize("gesture", [*GESTURES, *DIRECTIONS])
+def test_a_prompt_of_a_motion_always_names_it_and_some_name_nothing_else(gesture: str) -> None:
+    rng = np.random.default_rng(0)
+    prompts = [motion_prompt(Manner("smiling", "slight", gesture), rng).lower() for _ in range(60)]
+    assert all(any(phrase in prompt for phrase in captions._MOTION[gesture]) for prompt in prompts)
+    assert 8 < sum(len(prompt.split()) < 8 for prompt in prompts) < 40
