@@ -16,7 +16,7 @@ def test_no_home_is_needed(tmp_path: Path) -> None:
     homeless = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_", "TORCH_"))}
     command = [sys.executable, "-m", "skyreels_audio", "generate", "--audio", voice, "-o", tmp_path / "out.mp4"]
     ended = subprocess.run(
-        [*command, "--size", "64", "--steps", "1"], env=homeless | {"HOME": "/dev/null"}, capture_output=True, text=True
+        [*command, "--steps", "1"], env=homeless | {"HOME": "/dev/null"}, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
     assert "Warning" not in ended.stderr and "Traceback" not in ended.stderr
