@@ -71,7 +71,13 @@ def joined(device: str | None) -> Iterator[World]:
     try:
         yield World(place, rank(), world_size())
     finally:
+        _ended.append(dist.group.WORLD)
         dist.destroy_process_group()
+
+
+# The last to hold a group must not be DDP's reducer. It destroys the group while it holds the interpreter's lock, and
+# waits for a thread of gloo that waits for this lock to let go of a tensor: now and then a training hung at its end.
+_ended: list[Any] = []
 
 
 def spread(modules: nn.ModuleDict, world: World, parallel: str, half: bool) -> None:
