@@ -34,6 +34,13 @@ def test_captions_vary():
     assert len({caption(known, np.random.default_rng(seed)) for seed in range(40)}) > 25
 
 
+def test_half_of_the_prompts_of_slight_motion_say_nothing_of_it() -> None:
+    rng = np.random.default_rng(0)
+    prompts = [motion_prompt(Manner("smiling", "slight"), rng).lower() for _ in range(200)]
+    named = sum(any(phrase in prompt for phrase in captions._MOTION["slight"]) for prompt in prompts)
+    assert 70 < named < 130 and all("head" in p or "smil" in p or "cheerfully" in p for p in prompts)
+
+
 @pytest.mark.parametrize("gesture", [*GESTURES, *DIRECTIONS])
 def test_a_prompt_of_a_motion_always_names_it_and_some_name_nothing_else(gesture: str) -> None:
     rng = np.random.default_rng(0)

@@ -66,12 +66,17 @@ def manner_attributes(manner: Manner) -> Attributes:
 
 
 def motion_prompt(manner: Manner, rng: np.random.Generator) -> str:
-    """What is asked of a picture that is to speak: a caption of anybody, or only the words that matter."""
+    """What is asked of a picture that is to speak: a caption of anybody, or only the words that matter.
+
+    Slight motion is what is meant where none is named, as often as not.
+    """
     attributes = manner_attributes(manner) | {"noun": _one(_ANYBODY, rng)}
+    named = manner.gesture is not None or manner.head != "slight" or rng.random() < 0.5
     if rng.random() > SHORT:
-        return caption(attributes, rng)
+        return caption(attributes | ({} if named else {"motion": None}), rng)
     words = _one(_EXPRESSION[manner.expression], rng), _one(_MOTION[manner.gesture or manner.head], rng)
-    told = [words[i] for i in rng.permutation(2) if i == 1 or manner.expression != "neutral" or rng.random() < 0.3]
+    expressive = manner.expression != "neutral" or not named or rng.random() < 0.3
+    told = [words[i] for i in rng.permutation(2) if (expressive, named)[i]]
     return _capital(", ".join(told)) + ("." if rng.random() < 0.7 else "")
 
 
@@ -105,15 +110,16 @@ def caption(attributes: Attributes, rng: np.random.Generator) -> str:
     who = _article(attributes.get("noun") or "person") + _details(attributes, rng)
     manner = _one(("speaks", "is talking", "talks to the camera", "is speaking"), rng)
     expression = _one(_EXPRESSION[attributes.get("expression") or "neutral"], rng)
-    motion = _one(_MOTION[attributes.get("motion") or "still"], rng)
+    told = attributes.get("motion", "still")
+    motion = f", {_one(_MOTION[told], rng)}" if told else ""
     setting = _setting(attributes, rng)
     look = attributes.get("look") or "realistic"
     medium = _one(("video", "portrait", "close-up"), rng) if look == "realistic" else look
     templates = (
-        f"{who} {manner} {expression}, {motion}{', ' + setting if setting else ''}.",
-        f"{_article(medium)} of {who} who {manner} {expression}, {motion}. {_capital(setting or 'nothing else')}.",
-        f"{_capital(setting) + ', ' if setting else ''}{who} {manner} {expression}, {motion}.",
-        f"{who} {manner}, {motion}, {expression}{'; ' + setting if setting else ''}.",
+        f"{who} {manner} {expression}{motion}{', ' + setting if setting else ''}.",
+        f"{_article(medium)} of {who} who {manner} {expression}{motion}. {_capital(setting or 'nothing else')}.",
+        f"{_capital(setting) + ', ' if setting else ''}{who} {manner} {expression}{motion}.",
+        f"{who} {manner}{motion}, {expression}{'; ' + setting if setting else ''}.",
     )
     first = 1 if look != "realistic" else int(rng.integers(len(templates)))
     return _capital(templates[first])

@@ -19,7 +19,7 @@ from skyreels_audio.synthetic.captions import Attributes, caption, description, 
 from skyreels_audio.synthetic.portraits import sample_portrait
 from skyreels_audio.training.loss import clean_loss, interpolate, times
 from skyreels_audio.training.motion.recipe import PortraitRecipe
-from skyreels_audio.training.motion.speech import initialise_spelling, sample_manner
+from skyreels_audio.training.motion.speech import initialise_spelling, mean_token, sample_manner
 from skyreels_audio.training.portrait_data import portrait_seed
 
 HELD_OUT = 256
@@ -91,8 +91,7 @@ class PortraitTask:
         predicted = self.predict(self.modules, interpolate(clean, noise, sigmas), sigmas, text_BSD)
         flow = clean_loss(predicted, clean, sigmas, torch.ones_like(clean[:, :1]), self.weight_C).mean()
         # A linear reader of the mean token must know the code too: flow alone hardly taught what ends a prompt.
-        length_B1 = text_BSD.detach().abs().amax(-1).gt(0).sum(1, keepdim=True)
-        read = self.modules["reader"](text_BSD.sum(1) / length_B1).cpu()
+        read = self.modules["reader"](mean_token(text_BSD)).cpu()
         reading = (self.weight_C * (read - clean.flatten(1)).square()).mean()
         return flow + reading, {"flow_loss": float(flow.detach()), "reading_loss": float(reading.detach())}
 

@@ -246,8 +246,7 @@ class SpeechMotionTask:
         rng = np.random.default_rng([self.recipe.seed, step])
         manners = [sample_manner(rng) for _ in range(READ)]
         tokens_BSD = self.encode_text(self.modules, tuple(motion_prompt(m, rng) for m in manners))
-        length_B1 = tokens_BSD.detach().abs().amax(-1).gt(0).sum(1, keepdim=True)
-        found_BW = self.modules["reader"](tokens_BSD.sum(1) / length_B1)
+        found_BW = self.modules["reader"](mean_token(tokens_BSD))
         true_BW = [[float(word in (m.expression, m.gesture or m.head)) for word in WORDS] for m in manners]
         return nn.functional.binary_cross_entropy_with_logits(found_BW, torch.tensor(true_BW, device=self.device))
 
@@ -296,6 +295,12 @@ def _correlation(a_BF: Tensor, b_BF: Tensor) -> float:
     a, b = a_BF - a_BF.mean(1, keepdim=True), b_BF - b_BF.mean(1, keepdim=True)
     moving = b.std(1) > 0.02
     return float(nn.functional.cosine_similarity(a, b, dim=1)[moving].mean())
+
+
+def mean_token(tokens_BSD: Tensor) -> Tensor:
+    """Mean [B, D] of each prompt's tokens; those past its end are zero."""
+    length_B1 = tokens_BSD.detach().abs().amax(-1).gt(0).sum(1, keepdim=True)
+    return tokens_BSD.sum(1) / length_B1
 
 
 SPELLING = 12.0  # logit of the byte that a head of the text encoder starts at
