@@ -53,8 +53,23 @@ def test_what_is_painted_replaces_what_is_moved() -> None:
     painted = torch.zeros(1, 1, 8, 8)
     painted[..., 4:] = 1
     nothing = torch.zeros(1, 2, 8, 8)
-    made = Motion(nothing, painted, colour, painted * 0, nothing).apply(source, torch.rand(3, 4, 4))
+    none = painted * 0
+    made = Motion(nothing, painted, colour, none, nothing, none, none).apply(source, torch.rand(3, 4, 4))
     assert torch.equal(made[..., :4], source[..., :4]) and torch.equal(made[..., 4:], colour[..., 4:])
+
+
+def test_own_teeth_stay_where_they_are_and_are_not_carried_by_lips() -> None:
+    """Lips that move down by four pixels uncover the upper half of the teeth again, and take none of them along."""
+    source = torch.zeros(1, 3, 16, 8)
+    source[..., 4:8, :] = 1  # teeth
+    bared, own, nothing = torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8)
+    bared[..., 4:8, :], own[..., 4:6, :] = 1, 1
+    flow = torch.zeros(1, 2, 16, 8)
+    flow[:, 1] = -4
+    colour = torch.full((1, 3, 16, 8), -0.5)
+    made = Motion(flow, nothing, colour, nothing, flow * 0, own, bared).apply(source, torch.ones(3, 4, 4))
+    assert torch.equal(made[..., 4:6, :], source[..., 4:6, :])  # where they were
+    assert torch.equal(made[..., 8:12, :], colour[..., 8:12, :])  # what the flow would have carried is painted
 
 
 def test_teeth_have_the_relief_of_their_place_and_what_is_not_teeth_has_none() -> None:

@@ -31,7 +31,8 @@ def batch(count: int = 4) -> Batch:
     teeth[:, :, 100:108, 50:78] = 1
     y, x = torch.meshgrid((torch.arange(160) - 104) / 8, (torch.arange(128) - 64) / 16, indexing="ij")
     place = torch.stack([x, y]).expand(count, -1, -1, -1)
-    return Batch(source, warp(source, flow), codes, flow, torch.ones(count, 1, 160, 128), teeth, place)
+    own = torch.zeros_like(teeth)
+    return Batch(source, warp(source, flow), codes, flow, torch.ones(count, 1, 160, 128), teeth, place, own, own)
 
 
 def write_pairs(folder: Path, clips: int = 3) -> None:
@@ -51,6 +52,7 @@ def write_pairs(folder: Path, clips: int = 3) -> None:
                 flow_PHW2=np.full((2, 160, 128, 2), 64, np.int16),
                 visible_PHW=np.ones((2, 160, 128), bool),
                 teeth_THW=np.zeros((2, 160, 128), bool),
+                laid=np.array(True),
                 teeth_place_32=np.zeros((3, 2), np.float32),
             )
 
@@ -84,12 +86,14 @@ def test_losses_of_the_true_motion_are_small_and_of_a_wrong_flow_are_not() -> No
     given = batch()
     painted = torch.full_like(given.visible_B1HW, 1e-4)
     colour = torch.zeros_like(given.source_B3HW)
-    relief, teeth = torch.ones(3, 4, 4), (given.teeth_B1HW, given.place_B2HW)
-    true = motion_losses(Motion(given.flow_B2HW, painted, colour, *teeth), given, relief)
-    wrong = motion_losses(Motion(given.flow_B2HW + 2, painted, colour, *teeth), given, relief)
+    relief, teeth, own = torch.ones(3, 4, 4), (given.teeth_B1HW, given.place_B2HW), (given.own_B1HW, given.bared_B1HW)
+    true = motion_losses(Motion(given.flow_B2HW, painted, colour, *teeth, *own), given, relief)
+    wrong = motion_losses(Motion(given.flow_B2HW + 2, painted, colour, *teeth, *own), given, relief)
     assert float(true["flow"]) == 0 and float(true["pixels"]) < 1e-3 and float(true["hidden"]) < 1e-3
     assert float(true["place"]) == 0 and float(true["teeth"]) < 1e-3
-    elsewhere = motion_losses(Motion(given.flow_B2HW, painted, colour, teeth[0], teeth[1] + 0.5), given, relief)
+    loose = motion_losses(Motion(given.flow_B2HW, painted, colour, *teeth, own[0], own[1] + 0.5), given, relief)
+    assert float(loose["bared"]) > 0.1
+    elsewhere = motion_losses(Motion(given.flow_B2HW, painted, colour, teeth[0], teeth[1] + 0.5, *own), given, relief)
     assert float(elsewhere["place"]) > 0.1
     assert float(wrong["flow"]) > 0.5 and float(wrong["pixels"]) > 10 * float(true["pixels"])
 

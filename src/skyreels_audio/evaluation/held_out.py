@@ -14,7 +14,7 @@ from skyreels_audio.synthetic.render import Rendered, Renderer
 from skyreels_audio.synthetic.rig import ACTIONS, Material
 from skyreels_audio.synthetic.speech import RATE, Phoneme, Utterance, concatenate, cut
 from skyreels_audio.synthetic.subject import Subject
-from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, usual_teeth
+from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, upper_teeth, usual_teeth
 from skyreels_audio.synthetic.visemes import CURVE_RATE, curves, loudness
 
 SILENCE = 2.0  # seconds in the middle of a broken voice
@@ -95,9 +95,8 @@ def true_video(renderer: Renderer, subject: Subject, motion: Motion) -> tuple[Re
     corners = shown.mesh_TL2[0].min(0), shown.mesh_TL2[0].max(0)
     light_3 = light_on_teeth(shown.frames[0], np.concatenate(corners))
     own = renderer.places(subject, motion, [(t, t) for t in range(len(motion))])
-    teeth_THW = own[..., 3] == Material.TEETH + 1
-    frames = [
-        lay_teeth(frame[None], teeth[None], place_teeth(renderer.seen(subject, motion, t)), usual_teeth(), light_3)[0]
-        for t, (frame, teeth) in enumerate(zip(shown.frames, teeth_THW, strict=True))
-    ]
+    frames = []
+    for t, (frame, teeth) in enumerate(zip(shown.frames, own[..., 3] == Material.TEETH + 1, strict=True)):
+        place_32 = place_teeth(renderer.seen(subject, motion, t))
+        frames.append(lay_teeth(frame[None], upper_teeth(teeth[None], place_32), place_32, usual_teeth(), light_3))
     return replace(shown, frames=np.concatenate(frames)), curves

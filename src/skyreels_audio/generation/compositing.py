@@ -3,7 +3,8 @@
 The decoder works on the face's box in an aligned crop of 256 × 256. Its flow and mask are smooth, so they are brought
 to the picture's pixels, which move without being drawn again; only what is painted has the decoder's own resolution.
 
-Shape letters: B frame of a batch, N channel of a code, H W pixels of the face's box, h w pixels of the picture.
+Shape letters: B frame of a batch, N channel of a code, M part of a motion, H W pixels of the face's box,
+h w pixels of the picture.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.faces.warp import invert, warp
-from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, OUTPUTS, relieve
+from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, relieve
 
 BATCH = 8  # frames that are decoded at once
+PARTS = 10  # channels of what a frame's motion is
 FADE = 10  # pixels of the box over which an edit ends at its border
 KEEP_MOUTH, KEEP_EYES, HEAD, PRESS = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw", "mouthPress"))
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
@@ -115,10 +117,10 @@ class FaceDecoder:
 
     @torch.no_grad()
     def __call__(self, codes_BN: Tensor) -> Tensor:
-        """Flow (crop pixels right, down), painted share, colour (-1 to 1), teeth and their place [B, 9, H, W]."""
+        """Flow (crop pixels right, down), unmoved share, colour (-1 to 1), teeth, their place, own [B, 10, H, W]."""
         codes_BN = codes_BN.to(self.vae.device)
         face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype)
-        result = torch.zeros(len(codes_BN), OUTPUTS, *self.shape, device=self.vae.device)
+        result = torch.zeros(len(codes_BN), PARTS, *self.shape, device=self.vae.device)
         for band, keep in (("mouth", KEEP_MOUTH), ("eyes", KEEP_EYES)):
             awake_B = ((1 - codes_BN[:, keep]) / AWAKE).clamp(0, 1).float()
             chosen = torch.nonzero(awake_B > STILL).flatten()
@@ -128,9 +130,9 @@ class FaceDecoder:
             weight = self.lower if band == "mouth" else 1 - self.lower
             rows = self.bands[band]
             strength = awake_B[chosen].view(-1, 1, 1, 1) * weight[rows]
-            moved = torch.cat([motion.flow_B2HW, motion.painted_B1HW], 1) * strength
+            moved = torch.cat([motion.flow_B2HW, motion.unmoved()], 1) * strength
             result[chosen, :3, rows] += moved
-            painted = torch.cat([motion.colour_B3HW, motion.teeth_B1HW, motion.place_B2HW], 1)
+            painted = torch.cat([motion.colour_B3HW, motion.teeth_B1HW, motion.place_B2HW, motion.own_B1HW], 1)
             result[chosen, 3:, rows] += painted * weight[rows]
         result[:, :3] *= self.border
         return result
@@ -186,27 +188,30 @@ class Compositor:
         codes = iter(codes_FN)
         while batch := list(islice(codes, BATCH)):
             codes_BN = keep_smile(torch.stack(batch), self.aperture)
-            for code_N, motion_9HW in zip(codes_BN, self.decoder(codes_BN), strict=True):
-                yield self.frame(code_N, motion_9HW.cpu())
+            for code_N, motion_MHW in zip(codes_BN, self.decoder(codes_BN), strict=True):
+                yield self.frame(code_N, motion_MHW.cpu())
 
-    def frame(self, code_N: Tensor, motion_9HW: Tensor) -> np.ndarray:
+    def frame(self, code_N: Tensor, motion_MHW: Tensor) -> np.ndarray:
         """The picture with its head turned and its face moved."""
         out = self.picture.copy()
         at_hw2 = self.crop_hw2
         if self.head:
             at_hw2 = at_hw2 - self._head_flow(code_N)
         grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
-        face = F.grid_sample(motion_9HW[None], grid[None], align_corners=False, padding_mode="border")[0]
+        face = F.grid_sample(motion_MHW[None], grid[None], align_corners=False, padding_mode="border")[0]
         inside = (grid.abs().amax(-1) < 1).float()
         face[:3] *= inside
         source_hw2 = at_hw2 + face[:2].permute(1, 2, 0)
         matrix = torch.from_numpy(self.place).float()
         source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
         moved = self._sample(source_hw2)
-        painted = face[2]
-        result = moved + painted * ((self._paint(face[3:]) + 1) * 127.5 - moved)
+        unmoved, own = face[2], face[9]
+        painted = (self._paint(face[3:9]) + 1) * 127.5
+        if (own > SOME_TEETH).any():
+            painted += own * (self._sample(at_hw2 @ matrix[:, :2].T + matrix[:, 2]) - painted)
+        result = moved + unmoved * (painted - moved)
         # Where nothing moves the picture's own bytes stay, not their resampling.
-        changed = ((source_hw2 - self.here_hw2).abs().amax(-1) > 0.02) | (painted > 0.004)
+        changed = ((source_hw2 - self.here_hw2).abs().amax(-1) > 0.02) | (unmoved > 0.004)
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
@@ -251,6 +256,6 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     # Nothing is kept of what the speaker of the video said, so the rest counts as far as it was to be seen.
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
-    motion_9HW = compositor.decoder(code_N[None])[0].cpu()
-    motion_9HW[:3] *= strength
-    return compositor.frame(code_N, motion_9HW)
+    motion_MHW = compositor.decoder(code_N[None])[0].cpu()
+    motion_MHW[:3] *= strength
+    return compositor.frame(code_N, motion_MHW)

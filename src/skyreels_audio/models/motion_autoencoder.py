@@ -5,6 +5,7 @@ expression they keep, and how the head is turned. The decoder reads a code and t
 frame that is being edited) and says for every pixel where in the picture it comes from, how far it is painted instead,
 and with what. Where the source shows a thing it is moved, not drawn again, so it stays as sharp as it was. Teeth that
 it does not show are moved too: a relief of usual ones is part of the model, and the decoder says where they stand.
+Teeth that it does show belong to the skull: while lips move over them they stay where they are, and no flow may carry them.
 
 The interface is that of diffusers' video autoencoders as far as both have one: ``encode(x).latent_dist``,
 ``config.latents_mean`` and ``latents_std``; latent 0 is frame 0 alone and latent ``i`` holds frames ``4i-3 … 4i``.
@@ -45,7 +46,7 @@ REST = tuple(float(name.startswith("keep")) for name in CHANNELS)
 CALM = 0.1  # of the last layers' output: a step of the optimiser moves many weights at once
 FLOW_SCALE = 16.0  # pixels of flow per unit of output
 PLACE_SCALE = 4.0  # places in the relief of teeth, -1 to 1, per unit of output
-OUTPUTS = 9  # flow, painted share, colour, share of teeth, place in their relief
+OUTPUTS = 11  # flow, painted share, colour, share of teeth, place in their relief, own teeth here and in the source
 SHRINK = 16  # the face's box must be a multiple of it
 
 
@@ -55,7 +56,8 @@ class Motion:
 
     ``flow_B2HW``: where a pixel comes from, in pixels right and down of where it is. ``painted_B1HW``: 0 where the
     source's pixel is taken, 1 where ``colour_B3HW`` (-1 to 1) is. ``teeth_B1HW``: how far that colour is one of upper
-    teeth, which have a relief; ``place_B2HW``: where in it, -1 to 1 across and down.
+    teeth, which have a relief; ``place_B2HW``: where in it, -1 to 1 across and down. ``bared_B1HW``: where the source
+    shows upper teeth, and ``own_B1HW``: where they are still to be seen, as the source's own pixels in their place.
     """
 
     flow_B2HW: Tensor
@@ -63,15 +65,23 @@ class Motion:
     colour_B3HW: Tensor
     teeth_B1HW: Tensor
     place_B2HW: Tensor
+    own_B1HW: Tensor
+    bared_B1HW: Tensor
 
     def paint(self, relief_3RS: Tensor) -> Tensor:
         """What is painted [B, 3, H, W], -1 to 1, with the relief of teeth on it."""
         return relieve(self.colour_B3HW, self.teeth_B1HW, self.place_B2HW, relief_3RS)
 
+    def unmoved(self) -> Tensor:
+        """Share [B, 1, H, W] that is not moved: painted, own teeth, and wherever the flow would carry teeth along."""
+        carried = warp(self.bared_B1HW, self.flow_B2HW)
+        return 1 - (1 - self.painted_B1HW) * (1 - carried) * (1 - self.own_B1HW)
+
     def apply(self, source_B3HW: Tensor, relief_3RS: Tensor) -> Tensor:
         """The moved and painted source [B, 3, H, W], of the size that the motion has."""
-        moved = warp(source_B3HW, self.flow_B2HW)
-        return moved + self.painted_B1HW * (self.paint(relief_3RS) - moved)
+        moved, painted = warp(source_B3HW, self.flow_B2HW), self.paint(relief_3RS)
+        stays = painted + self.own_B1HW * (source_B3HW - painted)
+        return moved + self.unmoved() * (stays - moved)
 
 
 def relieve(colour_B3HW: Tensor, teeth_B1HW: Tensor, place_B2HW: Tensor, relief_3RS: Tensor) -> Tensor:
@@ -186,7 +196,9 @@ class MotionDecoder(nn.Module):
             torch.sigmoid(4 * result[:, 2:3] - 2),
             result[:, 3:6],
             torch.sigmoid(4 * result[:, 6:7] - 2),
-            PLACE_SCALE * result[:, 7:],
+            PLACE_SCALE * result[:, 7:9],
+            torch.sigmoid(4 * result[:, 9:10] - 4),
+            torch.sigmoid(4 * result[:, 10:] - 4),
         )
 
 

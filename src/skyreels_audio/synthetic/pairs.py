@@ -23,7 +23,7 @@ from skyreels_audio.synthetic.photograph import Framing, animate_photograph, fra
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.synthetic.rig import Material, Rig
 from skyreels_audio.synthetic.subject import Subject, rotation_matrices
-from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, teeth_of, usual_teeth
+from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, teeth_of, upper_teeth, usual_teeth
 from skyreels_audio.synthetic.visemes import to_arkit
 
 SIZE = 256  # side of the aligned frame
@@ -59,7 +59,8 @@ class PairClip:
     poses_TN: np.ndarray  # float32, what each frame shows, in the same channels (keep channels zero)
     flow_PHW2: np.ndarray  # int16, pixels / 64 from a target's pixel to its place in the source: x, y
     visible_PHW: np.ndarray  # bool, whether the source shows it
-    teeth_THW: np.ndarray  # bool, where a frame shows upper teeth that are a picture's
+    teeth_THW: np.ndarray  # bool, where a frame shows upper teeth
+    laid: np.ndarray  # bool [], whether these are a picture's
     teeth_place_32: np.ndarray  # float32, (x, y, 1) in pixels of the box → place in that picture (`teeth.place_teeth`)
 
 
@@ -79,8 +80,8 @@ def sample_code(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.35:
         closed = 1 - code_N[FACE_CHANNELS.index("mouthPress")]
         code_N += closed * expression(SMILES[rng.integers(len(SMILES))], rng.uniform(0.1, 0.9))
-    if rng.random() < 0.15:
-        code_N[FACE_CHANNELS.index("jawOpen")] += rng.uniform(0, 0.4)
+    if rng.random() < 0.2:
+        code_N[FACE_CHANNELS.index("jawOpen")] += rng.uniform(0, 0.6)
     for name in ("browInnerUp", "browOuterUp", "browDown", "eyeSquint", "eyeWide"):
         if rng.random() < 0.2:
             code_N[FACE_CHANNELS.index(name)] += rng.uniform(0, 0.7)
@@ -172,12 +173,12 @@ class PairFactory:
             pairs.append((int(source), int(target)))
             codes_PN.append(poses_TN[target])
         own = self.renderer.places(subject, motion, [(t, t) for t in range(FRAMES)])
-        teeth_THW = own[..., 3] == Material.TEETH + 1
-        place_32, laid_THW = place_teeth(self.renderer.seen(subject, motion, 0)), np.zeros_like(teeth_THW)
+        place_32 = place_teeth(self.renderer.seen(subject, motion, 0))
+        teeth_THW = upper_teeth(own[..., 3] == Material.TEETH + 1, place_32)
         if subject.look is None:
             light_3 = light_on_teeth(frames[0], SIZE * np.array(FACE_BOX))
             picture = usual_teeth() if teeth is None else teeth
-            frames, laid_THW = lay_teeth(frames, teeth_THW, place_32, picture, light_3)
+            frames = lay_teeth(frames, teeth_THW, place_32, picture, light_3)
         if teeth is not None:  # what their owner alone knows cannot be painted, only moved
             shown_T, (times, more) = teeth_THW.sum((1, 2)), UNSEEN
             known = [shown_T[target] < times * shown_T[source] + more for source, target in pairs]
@@ -200,7 +201,8 @@ class PairFactory:
             poses_TN=poses_TN,
             flow_PHW2=np.stack([np.round(64 * f[box]).clip(-32767, 32767).astype(np.int16) for f in flows]),
             visible_PHW=np.stack([v[box] for v in visible]),
-            teeth_THW=laid_THW[(slice(None), *box)],
+            teeth_THW=teeth_THW[(slice(None), *box)],
+            laid=np.array(subject.look is None),
             teeth_place_32=(_shift(box[1].start, box[0].start) @ place_32).astype(np.float32),
         )
 

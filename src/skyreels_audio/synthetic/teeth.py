@@ -85,19 +85,26 @@ def place_teeth(pixels_V3: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(np.c_[seen[front, :2], np.ones(front.sum())], place, rcond=None)[0]
 
 
-def lay_teeth(
-    frames_THWC: np.ndarray, teeth_THW: np.ndarray, place_32: np.ndarray, picture: np.ndarray, light_3: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (uint8) in which a picture of teeth stands for those of the upper arch, and where it does [T, H, W].
-
-    ``teeth_THW`` says where frames show teeth; ``place_32`` is that of ``place_teeth``.
-    """
-    height, width = frames_THWC.shape[1:3]
-    y, x = np.mgrid[:height, :width] + 0.5
+def places(shape: tuple[int, ...], place_32: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Across and down in a picture of teeth, each [H, W], of the pixels of a frame (``place_teeth``)."""
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     across, down = np.moveaxis(np.stack([x, y, np.ones_like(x)], -1) @ place_32, -1, 0)
+    return across, down
+
+
+def upper_teeth(teeth_THW: np.ndarray, place_32: np.ndarray) -> np.ndarray:
+    """Where frames that show teeth show those of the upper arch [T, H, W]."""
+    across, down = places(teeth_THW.shape[1:], place_32)
+    return teeth_THW & (np.abs(across) < 1) & (down < 1.08)
+
+
+def lay_teeth(
+    frames_THWC: np.ndarray, inside_THW: np.ndarray, place_32: np.ndarray, picture: np.ndarray, light_3: np.ndarray
+) -> np.ndarray:
+    """Frames (uint8) in which a picture of teeth stands where they show upper teeth (``upper_teeth``)."""
+    across, down = places(frames_THWC.shape[1:3], place_32)
     at = [(0.5 + 0.5 * down.clip(-1, 1)) * (DOWN - 1), (0.5 + 0.5 * across.clip(-1, 1)) * (ACROSS - 1)]
     laid = light_3 * np.stack([map_coordinates(picture[..., c], at, order=1, mode="nearest") for c in range(3)], -1)
-    inside = teeth_THW & (np.abs(across) < 1) & (down < 1.08)
-    alpha = np.minimum(inside, 1.3 * gaussian_filter(inside.astype(np.float32), (0, 0.7, 0.7)))[..., None]
+    alpha = np.minimum(inside_THW, 1.3 * gaussian_filter(inside_THW.astype(np.float32), (0, 0.7, 0.7)))[..., None]
     mixed = frames_THWC * (1 - alpha) + alpha * 255 * laid.clip(0, 1)
-    return np.round(mixed).astype(np.uint8), inside
+    return np.round(mixed).astype(np.uint8)

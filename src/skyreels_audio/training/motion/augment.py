@@ -9,8 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of frames (-1 to 1), codes, and what the rig knows: flow (pixels), what the source shows, and where the
-    target's upper teeth are, in the frame and in their relief (-1 to 1)."""
+    """Pairs of frames (-1 to 1), codes, and what the rig knows.
+
+    Flow (pixels), what the source shows, where the target shows upper teeth that have a relief, where a pixel is in
+    that relief (-1 to 1), and where the source (``bared``), and both (``own``), show upper teeth.
+    """
 
     source_B3HW: Tensor
     target_B3HW: Tensor
@@ -19,6 +22,8 @@ class Batch:
     visible_B1HW: Tensor
     teeth_B1HW: Tensor
     place_B2HW: Tensor
+    own_B1HW: Tensor
+    bared_B1HW: Tensor
 
     def rows(self, rows: slice) -> "Batch":
         """A band of the pictures. What comes from outside of it is not visible."""
@@ -100,5 +105,5 @@ def _occlude(batch: Batch, generator: torch.Generator) -> Batch:
         target_B3HW=torch.where(blot, other, target),
         flow_B2HW=flow * ~blot,
         visible_B1HW=visible,
-        teeth_B1HW=batch.teeth_B1HW * ~blot,
+        **{name: getattr(batch, name) * ~blot for name in ("teeth_B1HW", "own_B1HW", "bared_B1HW")},
     )

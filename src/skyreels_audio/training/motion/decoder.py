@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from skyreels_audio.media import InputError
-from skyreels_audio.models.motion_autoencoder import Motion, MotionAutoencoder
-from skyreels_audio.synthetic.teeth import usual_teeth
+from skyreels_audio.models.motion_autoencoder import Motion, MotionAutoencoder, warp
+from skyreels_audio.synthetic.teeth import places, usual_teeth
 from skyreels_audio.training.motion.augment import Batch, augment
 from skyreels_audio.training.motion.recipe import MotionRecipe
 
@@ -34,24 +34,25 @@ class PairFolder:
         self.paths = sorted(path for path in self.folder.glob("*.npz") if ".partial" not in path.name)
 
     def pair(self, clip: int, pair: int) -> tuple[np.ndarray, ...]:
-        """One pair: source, target (uint8), code [N], flow (pixels), visibility, teeth and their places [H, W, …]."""
+        """What a ``Batch`` has of one pair, pictures as uint8 [H, W, …]."""
         with np.load(self.paths[clip]) as data:
             pair %= len(data["codes_PN"])
-            frames, target = data["frames_THWC"], data["targets_P"][pair]
-            y, x = np.mgrid[: frames.shape[1], : frames.shape[2]] + 0.5
-            place = np.stack([x, y, np.ones_like(x)], -1) @ data["teeth_place_32"]
+            frames, source, target = data["frames_THWC"], data["sources_P"][pair], data["targets_P"][pair]
+            teeth, bared = data["teeth_THW"][target, ..., None], data["teeth_THW"][source, ..., None]
             return (
-                frames[data["sources_P"][pair]],
+                frames[source],
                 frames[target],
                 data["codes_PN"][pair],
                 data["flow_PHW2"][pair].astype(np.float32) / 64,
                 data["visible_PHW"][pair, ..., None],
-                data["teeth_THW"][target, ..., None],
-                place,
+                teeth & data["laid"],
+                np.stack(places(frames.shape[1:3], data["teeth_place_32"]), -1),
+                teeth & bared,
+                bared,
             )
 
     def batch(self, picks: list[tuple[int, int]]) -> Batch:
-        source, target, codes, flow, visible, teeth, place = map(
+        source, target, codes, flow, visible, teeth, place, own, bared = map(
             np.stack, zip(*(self.pair(*pick) for pick in picks), strict=True)
         )
         pixels = lambda x: torch.from_numpy(x).permute(0, 3, 1, 2).float()  # noqa: E731
@@ -63,6 +64,8 @@ class PairFolder:
             visible_B1HW=pixels(visible),
             teeth_B1HW=pixels(teeth),
             place_B2HW=pixels(place),
+            own_B1HW=pixels(own),
+            bared_B1HW=pixels(bared),
         )
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
@@ -174,18 +177,21 @@ def motion_losses(motion: Motion, batch: Batch, relief_3RS: Tensor) -> dict[str,
     flow_error = (motion.flow_B2HW - batch.flow_B2HW).abs().mean(1, keepdim=True).clamp(max=20)
     unseen = 1 - batch.visible_B1HW
     error = made - batch.target_B3HW
-    painted = unseen * (motion.paint(relief_3RS) - batch.target_B3HW).abs()
+    drawn = torch.maximum(unseen, warp(motion.bared_B1HW, motion.flow_B2HW).detach())
+    painted = drawn * (1 - batch.own_B1HW) * (motion.paint(relief_3RS) - batch.target_B3HW).abs()
     # Where teeth stand is known wherever they could show, so that they stand still while lips move over them.
     near = (batch.place_B2HW.abs().amax(1, keepdim=True) < NEAR_TEETH).float()
     misplaced = near * (motion.place_B2HW - batch.place_B2HW).abs().mean(1, keepdim=True).clamp(max=2)
     return {
         "pixels": 2 * (weight * (error.abs() + error.square())).mean(),
         "edges": 2 * torch.stack([(weight[..., :-1, :-1] * d.abs()).mean() for d in differences(error)]).sum(),
-        "flow": 0.4 * (weight * batch.visible_B1HW * flow_error).mean(),
+        "flow": 0.4 * (weight * batch.visible_B1HW * (1 - batch.own_B1HW) * flow_error).mean(),
         "hidden": 0.3 * (weight * wrong_share(motion.painted_B1HW, unseen)).mean(),
         "painted": 2 * painted.mean(),
         "teeth": 0.6 * (weight * unseen * wrong_share(motion.teeth_B1HW, batch.teeth_B1HW)).mean(),
         "place": 10 * misplaced.mean(),
+        "own": 0.5 * (weight * wrong_share(motion.own_B1HW, batch.own_B1HW)).mean(),
+        "bared": 0.5 * (weight * wrong_share(motion.bared_B1HW, batch.bared_B1HW)).mean(),
     }
 
 
