@@ -5,7 +5,8 @@ expression they keep, and how the head is turned. The decoder reads a code and t
 frame that is being edited) and says for every pixel where in the picture it comes from, how far it is painted instead,
 and with what. Where the source shows a thing it is moved, not drawn again, so it stays as sharp as it was. Teeth that
 it does not show are moved too: a relief of usual ones is part of the model, and the decoder says where they stand.
-Teeth that it does show belong to the skull: while lips move over them they stay where they are, and no flow may carry them.
+Teeth that it does show belong to the skull: while lips move over them they stay where they are, and no flow carries
+them.
 
 The interface is that of diffusers' video autoencoders as far as both have one: ``encode(x).latent_dist``,
 ``config.latents_mean`` and ``latents_std``; latent 0 is frame 0 alone and latent ``i`` holds frames ``4i-3 … 4i``.
