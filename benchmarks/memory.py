@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import wave
 from pathlib import Path
 
 import av
@@ -46,10 +47,9 @@ def peak_of_edit(frames: int) -> tuple[float, float, int]:
         folder = Path(name)
         write_video(folder / "4k.mp4", frames)
         sound = folder / "voice.wav"
-        seconds = str(1.4 * frames / FPS)
-        subprocess.run(
-            ["ffmpeg", "-v", "error", "-t", seconds, "-i", ROOT / "examples" / "voice.wav", sound], check=True
-        )
+        with wave.open(str(ROOT / "examples" / "voice.wav")) as voice, wave.open(str(sound), "wb") as cut:
+            cut.setparams(voice.getparams())
+            cut.writeframes(voice.readframes(round(1.4 * frames / FPS * voice.getframerate())))
         words = ["generate", "--video", folder / "4k.mp4", "--audio", sound, "-o", folder / "out.mp4", "--steps", "2"]
         process = subprocess.Popen([sys.executable, "-m", "skyreels_audio", *words], stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
