@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from transformers import ByT5Tokenizer
 
 from skyreels_audio.generation.portrait_from_words import generate_portrait
 from skyreels_audio.models.portrait_autoencoder import PortraitAutoencoder
 from skyreels_audio.models.portrait_code import CODE_CHANNELS
+from skyreels_audio.synthetic.words import word_tokenizer
 from skyreels_audio.training import portrait
 from skyreels_audio.training.motion.recipe import PortraitRecipe
 from skyreels_audio.training.options import Optimisation
@@ -54,7 +54,7 @@ def test_words_become_a_portrait(tmp_path, monkeypatch):
 
     vae = PortraitAutoencoder.from_pretrained(settings.autoencoder)
     with state.averaging() as averaged:
-        parts = averaged["portrait_transformer"], vae, averaged["portrait_text_encoder"], ByT5Tokenizer()
+        parts = averaged["portrait_transformer"], vae, averaged["portrait_text_encoder"], word_tokenizer()
 
         def make(seed: int, prompt: str = "an old man with a white beard", **options) -> np.ndarray:
             return generate_portrait(prompt, *parts, torch.Generator().manual_seed(seed), steps=3, **options)

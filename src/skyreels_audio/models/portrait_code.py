@@ -18,7 +18,7 @@ CHOICES = {
     "background": ("plain", "gradient", "blurred", "mottled"),
     "light": ("soft", "warm", "cool", "dramatic"),
 }
-_SIZES = {
+PARTS = {
     "background_mean": 3,
     "background_grid": 3 * GRID**2,  # what its colours differ from the mean
     "shape": COMPONENTS,
@@ -27,21 +27,21 @@ _SIZES = {
     **{name: 3 for name in COLOURS},
     **{name: len(options) for name, options in CHOICES.items()},
 }
-CODE_CHANNELS = sum(_SIZES.values())
+CODE_CHANNELS = sum(PARTS.values())
 SHAPING = ("shape", "person", "sex", "hair_style", "beard")  # what the shape of a head follows from
 
 
 def part(code_BC: Tensor, name: str) -> Tensor:
     """The channels of one name, [B, n]."""
-    start = sum(size for _, size in list(_SIZES.items())[: list(_SIZES).index(name)])
-    return code_BC[:, start : start + _SIZES[name]]
+    start = sum(size for _, size in list(PARTS.items())[: list(PARTS).index(name)])
+    return code_BC[:, start : start + PARTS[name]]
 
 
 def snap(code_BC: Tensor) -> Tensor:
     """Every choice made: its largest channel is 1, the others 0."""
-    parts = {name: part(code_BC, name) for name in _SIZES}
+    parts = {name: part(code_BC, name) for name in PARTS}
     for name in CHOICES:
-        parts[name] = F.one_hot(parts[name].argmax(1), _SIZES[name]).to(code_BC.dtype)
+        parts[name] = F.one_hot(parts[name].argmax(1), PARTS[name]).to(code_BC.dtype)
     return torch.cat(list(parts.values()), 1)
 
 

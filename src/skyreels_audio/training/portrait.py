@@ -1,6 +1,6 @@
 """Training of words → codes of portraits by flow matching; no picture is needed, a code says all.
 
-Shape letters: B batch, C channel of the code, S text token (a byte).
+Shape letters: B batch, C channel of the code, S text token, N part of the code.
 """
 
 import json
@@ -10,22 +10,42 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+from transformers import UMT5Config, UMT5EncoderModel
 
 from skyreels_audio.models.portrait_autoencoder import PortraitAutoencoder
-from skyreels_audio.models.portrait_code import CHOICES, CODE_CHANNELS, part
+from skyreels_audio.models.portrait_code import CHOICES, CODE_CHANNELS, PARTS, part
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.synthetic.captions import Attributes, caption, description, manner_attributes
 from skyreels_audio.synthetic.portraits import sample_portrait
+from skyreels_audio.synthetic.words import word_tokenizer
 from skyreels_audio.training.loss import clean_loss, interpolate, times
 from skyreels_audio.training.motion.recipe import PortraitRecipe
-from skyreels_audio.training.motion.speech import initialise_spelling, mean_token, sample_manner
+from skyreels_audio.training.motion.speech import initialise_neighbours, sample_manner
 from skyreels_audio.training.portrait_data import portrait_seed
 
 HELD_OUT = 256
 FULL = 0.4  # share of captions that tell of manner and motion too; the others are descriptions
 SHARED = 8  # batches' worth of captions that are sorted by length, so that a batch pads little
 MINOR = {"background_grid": 0.1, "shape": 0.4, "light_side": 0.3}  # weights of what words hardly tell; others 1
+
+
+class Reader(nn.Module):
+    """Reads a code off text tokens, each of its parts by a query of its own.
+
+    Trained beside the flow, which alone hardly teaches a text encoder what ends a prompt.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.queries_ND = nn.Parameter(0.1 * torch.randn(len(PARTS), width))
+        self.key = nn.Linear(width, width)
+        self.values = nn.ModuleList(nn.Linear(width, size) for size in PARTS.values())
+
+    def forward(self, text_BSD: Tensor) -> Tensor:
+        logits_BNS = self.queries_ND @ self.key(text_BSD).transpose(1, 2) / text_BSD.shape[-1] ** 0.5
+        beyond_B1S = (text_BSD.detach() == 0).all(-1)[:, None]
+        found_BND = logits_BNS.masked_fill(beyond_B1S, -torch.inf).softmax(-1) @ text_BSD
+        return torch.cat([value(found_BND[:, n]) for n, value in enumerate(self.values)], 1)
 
 
 class PortraitTask:
@@ -41,9 +61,9 @@ class PortraitTask:
         for name, weight in MINOR.items():
             part(weight_1C, name).fill_(weight)
         self.weight_C = (weight_1C / weight_1C.mean())[0]
-        self.tokenizer = ByT5Tokenizer()
+        self.tokenizer = word_tokenizer()
         transformer, text = self._start()
-        reader = nn.Linear(self.recipe.text_encoder["d_model"], CODE_CHANNELS)
+        reader = Reader(text.config.d_model)
         modules = {"portrait_transformer": transformer, "portrait_text_encoder": text, "reader": reader}
         self.modules = nn.ModuleDict(modules).to(device)
 
@@ -58,7 +78,7 @@ class PortraitTask:
         if recipe.initial_text_encoder is not None:
             return transformer, UMT5EncoderModel.from_pretrained(recipe.initial_text_encoder, dtype=torch.float32)
         text = UMT5EncoderModel(UMT5Config(vocab_size=len(self.tokenizer), dropout_rate=0.0, **recipe.text_encoder))
-        initialise_spelling(text)
+        initialise_neighbours(text)
         return transformer, text
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
@@ -90,8 +110,7 @@ class PortraitTask:
         text_BSD = self.encode_text(self.modules, captions)
         predicted = self.predict(self.modules, interpolate(clean, noise, sigmas), sigmas, text_BSD)
         flow = clean_loss(predicted, clean, sigmas, torch.ones_like(clean[:, :1]), self.weight_C).mean()
-        # A linear reader of the mean token must know the code too: flow alone hardly taught what ends a prompt.
-        read = self.modules["reader"](mean_token(text_BSD)).cpu()
+        read = self.modules["reader"](text_BSD).cpu()
         reading = (self.weight_C * (read - clean.flatten(1)).square()).mean()
         return flow + reading, {"flow_loss": float(flow.detach()), "reading_loss": float(reading.detach())}
 
