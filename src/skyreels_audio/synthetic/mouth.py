@@ -18,8 +18,8 @@ UPPER_SHOWS, LOWER_HIDES = 0.0034, 0.0010  # how far incisors stand below the up
 UPPER_BEHIND, LOWER_BEHIND = 0.0050, 0.0070  # how far they stand behind the lips' inner line
 SIZES = 0.85, 1.25  # of an arch over the rig's own: it follows the width of the mouth
 JAW_SHARE = 0.93  # of the lower lip's way that the lower arch goes when the jaw opens
-TONGUE_BACK, TONGUE_UP = 0.005, 0.006  # behind the lower teeth and above their edge
-TONGUE_SHARE = 0.82  # of the lower arch's way
+TONGUE_BACK, TONGUE_UP = 0.005, 0.0005  # behind the lower teeth and above their edge
+TONGUE_SHARE = 0.75  # of the lower arch's way
 FLAT = np.array([1.0, 1.0, 0.5])  # of what hangs below the lower teeth's edge, which would pierce the chin
 
 
