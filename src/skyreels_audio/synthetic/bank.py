@@ -119,6 +119,8 @@ def speech_bank(
         written = pool.imap_unordered(write, missing)
         for _ in tqdm(written, total=count, initial=count - len(missing), desc="speech", unit="shard"):
             pass
+        pool.close()  # let idle workers end by themselves: ended by a signal they would report it
+        pool.join()
 
 
 def _shard_path(path: Path, index: int) -> Path:
