@@ -18,9 +18,9 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
     "angry": {"browDown": 0.9, "eyeSquint": 0.35, "noseSneer": 0.35, "mouthFrown": 0.25},
 }
 # Head motion: limits of rotation (radians) and translation (metres), before a gesture adds to them.
-HEADS = {"still": (0.0, 0.0), "slight": (np.radians(2.5), 0.002), "lively": (np.radians(7.0), 0.005)}
+HEADS = {"still": (0.0, 0.0), "slight": (np.radians(3.0), 0.002), "lively": (np.radians(7.0), 0.005)}
 GESTURES = {"nodding": (1, 1.0), "shaking": (0, 1.4)}  # axis of rotation, relative size
-GESTURE_REACH = np.radians(4.5)
+GESTURE_REACH = np.radians(6.0)
 # Where somebody looks instead of into the camera: yaw to their left and pitch down, radians.
 DIRECTIONS = {
     "looking left": (np.radians(9), 0.0),
