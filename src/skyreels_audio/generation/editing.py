@@ -28,7 +28,7 @@ from skyreels_audio.media import StoredFrame, VideoInfo, read_stored
 CRF = 12  # of the output: pixels that are not edited keep 46 dB of PSNR, at twice the source's size
 SEAM = 0.06  # width of the seam's feather, in heights of the crop
 RING = 0.08  # width of the ring around the edited region in which colours are compared, in heights of the crop
-HELD_BYTES = 128 << 20  # of frames kept for reading backwards
+HELD_BYTES = 256 << 20  # of frames kept for reading backwards
 
 
 def frames_at(path: Path, info: VideoInfo, indices: Iterable[int]) -> Iterator[StoredFrame]:

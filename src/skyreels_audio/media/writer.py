@@ -84,7 +84,7 @@ class VideoWriter:
         if self._width < 16 * MACROBLOCK:  # its SIMD code reads past the edges of small frames: what lies in memory
             options["x264-params"] = "asm=0"
         if self._width * self._height > FULL_HD:
-            options["rc-lookahead"] = "4"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
+            options["rc-lookahead"] = "10"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
         stream = self._output.add_stream("libx264", rate=self._rate, options=options)
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, "yuv420p"
         stream.codec_context.flags |= Flags.bitexact

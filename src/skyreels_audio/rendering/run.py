@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from skyreels_audio.media import AudioCodec, Colour, InputError, StoredFrame, VideoWriter
 from skyreels_audio.rendering.libraries import silence_libraries
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
     from skyreels_audio.generation.settings import Settings
 
-SHEET_FRAMES = 12
+SHEET_FRAMES, SHEET_SIDE = 12, 1024  # of a contact sheet: how many, and pixels of the longer side of each at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +199,13 @@ def write(video: Video, output: Path, audio: Path, audio_codec: AudioCodec, prog
         for index, frame in enumerate(video.frames):
             writer.write(frame)
             if index in wanted:
-                shown.append(frame if isinstance(frame, np.ndarray) else frame.rgb())
+                shown.append(_small(frame if isinstance(frame, np.ndarray) else frame.rgb()))
             progress("write", index + 1, video.num_frames)
     return shown
+
+
+def _small(frame_HWC: np.ndarray) -> np.ndarray:
+    """The frame, reduced if it is larger than a contact sheet needs: twelve of 4K are 100 megapixels, and memory."""
+    picture = Image.fromarray(frame_HWC)
+    picture.thumbnail((SHEET_SIDE, SHEET_SIDE))
+    return np.asarray(picture)
