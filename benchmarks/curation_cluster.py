@@ -83,9 +83,11 @@ class Cluster:
         return [(pid, line) for pid, line in processes() if "ray" in line.split(" ")[0] or port.search(line)]
 
     def __exit__(self, *error) -> None:
-        for pid in [pid for pid, line in self._processes() if re.search(rf"[:=]{self._port}\b", line)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        for how, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 0)):  # the head's server may not heed the first
+            for pid in [pid for pid, line in self._processes() if re.search(rf"[:=]{self._port}\b", line)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, how)
+            time.sleep(seconds)
 
 
 def processes() -> list[tuple[int, str]]:
