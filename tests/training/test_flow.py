@@ -28,7 +28,7 @@ def task_of(recipe) -> FlowTask:
 def losses_of(task: FlowTask) -> torch.Tensor:
     batch = NoiseSource().batch(0, range(2))
     noise, ungated = torch.ones_like(batch.clean_BCTHW), torch.zeros(2, dtype=torch.bool)
-    return task.losses(batch, batch.conditions, noise, torch.full((2,), 0.7), ungated, task.recipe.loss).detach()
+    return task.losses(batch, batch.conditions, noise, torch.full((2,), 0.7), ungated, task.recipe.loss)[0].detach()
 
 
 def losses(run: Path) -> list[float]:
