@@ -10,6 +10,7 @@ from skyreels_audio.training.flow import FlowTask
 from skyreels_audio.training.trainer import fit
 from tests.training.flow_parts import NoiseSource, flow_recipe, save_transformer
 from tests.training.processes import train_together
+from tests.training.small_task import options
 
 CPU = torch.device("cpu")
 
@@ -111,3 +112,27 @@ def test_states_move_between_one_two_and_four_processes(folder, parallel):
     assert difference(folder / "straight", folder / "moved") < 1e-5
     for name, tensor in expected.averaged.items():
         torch.testing.assert_close(state.averaged[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "changes"),
+    [
+        (2, {"parallel": "fsdp", "gradient_checkpointing": True}),
+        (2, {"parallel": "ddp", "accumulation": 2}),
+        (4, {"parallel": "fsdp"}),
+    ],
+)
+def test_processes_that_share_the_tokens_of_a_sample_train_as_one(folder, ranks, changes):
+    """Losses to 1e-5 and gradients; of 27 tokens, which are padded; four processes are two groups of two."""
+    recipe = flow_recipe(folder)
+    fit(task_of(recipe), recipe.optimisation.model_copy(update={"steps": 6}), folder / "alone")
+    train_together(ranks, folder, "shared", steps=6, context_parallel=2, **changes)
+    assert len(losses(folder / "shared")) == 6
+    assert difference(folder / "alone", folder / "shared") < 1e-5
+    assert difference(folder / "alone", folder / "shared", "gradient_norm") < 1e-4
+
+
+def test_tokens_are_shared_by_processes_that_are_there(folder):
+    recipe = flow_recipe(folder)
+    with pytest.raises(InputError, match="context_parallel: 2 must divide the 1 processes"):
+        task_of(recipe.model_copy(update={"optimisation": options(batch=4, context_parallel=2)}))

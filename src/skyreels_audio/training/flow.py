@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skyreels_audio.acceleration.distributed import Parallel, parallelise
+from skyreels_audio.acceleration.ranks import world_size
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.settings import Settings
@@ -109,8 +111,20 @@ class FlowTask:
             transformer.set_attention_backend("_native_math")
         if options.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
+        if options.context_parallel > 1:
+            self.share_tokens(transformer, options.context_parallel)
         if options.compile:
             transformer.compile_repeated_blocks(fullgraph=True)
+
+    def share_tokens(self, transformer: Any, degree: int) -> None:
+        """Divide the tokens of each sample over ``degree`` processes, as generation does (Ulysses)."""
+        ranks, heads = world_size(), self.config.num_attention_heads
+        if ranks % degree or heads % degree:
+            raise InputError(
+                f"optimisation.context_parallel: {degree} must divide the {ranks} processes and the model's {heads} "
+                "attention heads."
+            )
+        parallelise(transformer, Parallel(ulysses=degree, window=ranks // degree), self.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         return self.part_of_loss(step, range(self.recipe.optimisation.batch))
