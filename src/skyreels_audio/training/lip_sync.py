@@ -41,7 +41,8 @@ class LipSync:
             raise InputError(f"loss.sync_weight: the latents of {model} are decoded with a picture; set it to 0.")
         vae: Any = AutoencoderKLWan.from_pretrained(model / "vae", torch_dtype=torch.float32)
         self.vae, self.latents = vae.requires_grad_(False).to(device), latents
-        self.expert = load_sync_expert().requires_grad_(False).to(device)
+        expert: Any = load_sync_expert()
+        self.expert = expert.requires_grad_(False).to(device)
 
     def __call__(self, clean_BCTHW: Tensor, squares_BF4: Tensor, mfcc_BCM: Tensor, stretch_B: Tensor) -> Tensor:
         """1 - cosine of lips and sound, mean over windows of five frames [B]; 0 if there are under three latents.
