@@ -13,7 +13,7 @@ from skyreels_audio.training.batch import Batch, generator_of
 from skyreels_audio.training.recipe import FlowRecipe
 from tests.training.small_task import options
 
-CHANNELS, LATENTS, SIDE, TOKENS, AUDIO = 4, 3, 4, 20, 16
+CHANNELS, LATENTS, SIDE, TOKENS, AUDIO = 4, 3, 6, 20, 16
 
 
 def save_transformer(folder: Path, **given: Any) -> Path:
@@ -41,9 +41,9 @@ def noise_batch(samples: range, step: int, editing: bool = True) -> Batch:
     known = torch.zeros(count, 4, LATENTS, SIDE, SIDE)
     known[:, :, 0] = 1
     edited = torch.ones_like(known)
-    edited[:, :, 1:, 2:, 1:3] = 0
+    edited[:, :, 1:, 3:, 2:4] = 0
     lips = torch.zeros(count, LATENTS, SIDE, SIDE)
-    lips[:, :, 3, 1:3] = 0.5
+    lips[:, :, 4, 2:4] = 0.5
     conditions = Conditions(
         text_BSD=noise(1, 6, 16),
         null_text_BSD=torch.full((count, 6, 16), 0.25),

@@ -5,6 +5,7 @@ held at that moment (trackers, servers of other tests), and now and then wait fo
 """
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -52,14 +53,31 @@ def train_slowly(folder: Path, steps: int) -> None:
     (folder / "ended").write_text(f"{'stopped' if state.stopped else 'finished'} {state.step}")
 
 
-def train_as_rank(rank: int, folder: Path, parallel: str, steps: int, port: int) -> None:
-    """One of two ranks on noise, as torchrun would start it."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def train_together(ranks: int, folder: Path, name: str, **changes: Any) -> None:
+    """Train on noise in so many processes; ``changes`` are those of the optimisation."""
+    port = free_port()
+    processes = [start(train_as_rank, rank, ranks, port, folder, name, changes) for rank in range(ranks)]
+    assert [end(process) for process in processes] == [0] * ranks
+
+
+def train_as_rank(rank: int, ranks: int, port: int, folder: Path, name: str, changes: dict[str, Any]) -> None:
+    """One of several ranks, as torchrun would start it."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    train_on_noise(folder, name, changes)
+
+
+def train_on_noise(folder: Path, name: str, changes: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    recipe = flow_recipe(folder)
+    recipe = flow_recipe(folder, held_out_batches=1)
+    training = recipe.optimisation.model_copy(update=changes)
     with joined("cpu") as world:
         torch.manual_seed(0)
-        task = FlowTask(recipe, torch.device("cpu"), NoiseSource())
-        training = recipe.optimisation.model_copy(update={"parallel": parallel, "steps": steps})
-        fit(task, training, folder / parallel, world=world)
+        task = FlowTask(recipe.model_copy(update={"optimisation": training}), torch.device("cpu"), NoiseSource())
+        fit(task, training, folder / name, world=world)

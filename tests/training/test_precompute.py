@@ -18,8 +18,9 @@ from skyreels_audio.generation.lora import load_loras
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.media import InputError, VideoWriter
 from skyreels_audio.models.convert import convert_backbone
-from skyreels_audio.models.syncnet import Sync
+from skyreels_audio.models.syncnet import Sync, face_squares, mfcc
 from skyreels_audio.training.encode import Encoders, labels_at
+from skyreels_audio.training.flow import FlowTask
 from skyreels_audio.training.folder import Told, index_folder, judged
 from skyreels_audio.training.manifest import (
     LABEL_FPS,
@@ -30,7 +31,7 @@ from skyreels_audio.training.manifest import (
     write_manifest,
 )
 from skyreels_audio.training.precompute import Precompute, precompute, read_clip, stored_keys, windows
-from skyreels_audio.training.recipe import Quality
+from skyreels_audio.training.recipe import Quality, read_recipe
 from skyreels_audio.training.shards import Shards
 from skyreels_audio.training.trainer import train
 from tests.models.tiny_checkpoints import save_diffusers, save_whisper
@@ -180,6 +181,12 @@ def test_samples_are_what_generation_sees(made):
     text = encoders.text("a woman").float()
     torch.testing.assert_close(batch.conditions.text_BSD[0, : len(text)], text, atol=2e-2, rtol=2e-2)
     assert batch.conditions.image_BND is not None and batch.lips_BTHW is not None and batch.lips_BTHW.max() > 0.05
+    assert batch.squares_BF4 is not None and batch.mfcc_BCM is not None
+    labels = labels_at(row, np.arange(9) / 25)
+    assert labels is not None
+    np.testing.assert_allclose(batch.squares_BF4[0], face_squares(labels[0]) * 64 / 160, atol=1e-3)
+    expected = torch.from_numpy(mfcc(media.read_audio(row.path))[:, : 4 * 9])
+    torch.testing.assert_close(batch.mfcc_BCM[0], expected)
     assert batch.editing_known_B4THW is not None
     edited = batch.editing_known_B4THW[0, 0, 1]
     assert 0 < edited.mean() < 1 and bool((batch.lips_BTHW[0, 1][edited == 1] < 1e-3).all())
@@ -226,9 +233,11 @@ def test_sound_that_is_constantly_off_is_moved_back(made, tmp_path, late):
             video.write(np.zeros((64, 64, 3), np.uint8))
     path = tmp_path / "off.mp4"
     row = ManifestRow(str(path), 0.4, 1.2, 25.0, file_hash(path), sync_offset=late)
-    _, told_AD = read_clip(row, encoders)
+    _, told_AD, told_CM = read_clip(row, encoders)
     torch.testing.assert_close(told_AD, encoders.sound(sound_n, 0.4, 1.2), atol=1e-2, rtol=1e-2)
-    _, untold_AD = read_clip(replace(row, sync_offset=None), encoders)
+    expected_CM = torch.from_numpy(mfcc(sound_n[int(0.4 * 16000) : int(1.2 * 16000) + 240]))
+    torch.testing.assert_close(told_CM, expected_CM, atol=0.1, rtol=0.02)
+    _, untold_AD, _ = read_clip(replace(row, sync_offset=None), encoders)
     assert (untold_AD - told_AD).abs().mean() > 10 * (told_AD - encoders.sound(sound_n, 0.4, 1.2)).abs().mean()
 
 
@@ -308,6 +317,28 @@ def test_two_stages_and_a_video(made, tmp_path):
     output = pipeline(picture, tone(0.2), "a woman", num_inference_steps=1, window=3, overlap=2)
     frames = list(output.frames)
     assert len(frames) == 5 and frames[0].shape[2] == 3
+
+
+def test_the_loss_of_the_sync_expert_reaches_the_transformer(made, tmp_path):
+    """The sum of both losses, where sound is heard, and gradients of its own."""
+
+    def task(weight: float, drop: float) -> FlowTask:
+        given = {"train": "all", "loss": {"sync_weight": weight}, "curriculum": {"drop": drop}}
+        read: Any = read_recipe(recipe(made, tmp_path / "run", **given))
+        return FlowTask(read, CPU)
+
+    def gradient(task: FlowTask) -> tuple[float, torch.Tensor, dict[str, float]]:
+        loss, said = task.loss(step)
+        loss.backward()
+        transformer: Any = task.modules["transformer"]
+        return float(loss.detach()), transformer.patch_embedding.weight.grad, said
+
+    plain, both, deaf = task(0.0, 0.0), task(0.5, 0.0), task(0.5, 1.0)
+    step = next(step for step in range(20) if plain.source.batch(step, range(1)).clean_BCTHW.shape[2] == 3)
+    (alone, ours, _), (loss, theirs, said) = gradient(plain), gradient(both)
+    assert loss == pytest.approx(alone + 0.5 * said["loss/sync"], rel=1e-4) and 0 < said["loss/sync"] < 2
+    assert float((ours - theirs).abs().max()) > 0
+    assert gradient(deaf)[0] == pytest.approx(gradient(task(0.0, 1.0))[0], rel=1e-5)
 
 
 def test_videos_show_how_far_a_training_is(made, tmp_path):

@@ -224,13 +224,28 @@ class SyncNet(SyncExpert):
 
 
 def face_crops(frames_FHWC: Iterable[np.ndarray], boxes_F4: np.ndarray, side: int = 224) -> np.ndarray:
-    """Square crops around a face as SyncNet's own pipeline cuts them: uint8 [F, side, side, 3].
+    """Square crops around a face as SyncNet's own pipeline cuts them (`face_squares`): uint8 [F, side, side, 3].
 
-    The square's centre and size follow the box's middle and height, steadied by a median over 13 frames; it reaches
-    from the box's top to `MARGIN` half heights below it on both counts. What is outside of the picture is grey (110).
-    Frames without a box (NaN) take their neighbours'. Raises ValueError if no frame has one.
+    What is outside of the picture is grey (110). Raises ValueError if no frame has a box.
     """
     from PIL import Image
+
+    crops = []
+    for frame, square in zip(frames_FHWC, face_squares(boxes_F4), strict=True):
+        left, top, right, bottom = (round(edge) for edge in square)
+        cut = Image.new("RGB", (right - left, bottom - top), (110, 110, 110))
+        cut.paste(Image.fromarray(frame), (-left, -top))
+        crops.append(np.asarray(cut.resize((side, side), Image.Resampling.BILINEAR)))
+    return np.stack(crops)
+
+
+def face_squares(boxes_F4: np.ndarray) -> np.ndarray:
+    """Squares around a face: left, top, right, bottom [F, 4].
+
+    The square's centre and size follow the box's middle and height, steadied by a median over 13 frames; it reaches
+    from the box's top to `MARGIN` half heights below it on both counts. Frames without a box (NaN) take their
+    neighbours'. Raises ValueError if no frame has one.
+    """
     from scipy.ndimage import median_filter
 
     boxes = np.asarray(boxes_F4, np.float64)
@@ -241,14 +256,7 @@ def face_crops(frames_FHWC: Iterable[np.ndarray], boxes_F4: np.ndarray, side: in
     boxes = np.stack([np.interp(index, index[seen], boxes[seen, k]) for k in range(4)], 1)
     half = median_filter((boxes[:, 2:] - boxes[:, :2]).max(1) / 2, 13, mode="nearest")
     x, y = (median_filter((boxes[:, k] + boxes[:, k + 2]) / 2, 13, mode="nearest") for k in (0, 1))
-    crops = []
-    for frame, r, cx, cy in zip(frames_FHWC, half, x, y, strict=True):
-        square = (cx - r * (1 + MARGIN), cy - r, cx + r * (1 + MARGIN), cy + r * (1 + 2 * MARGIN))
-        left, top, right, bottom = (round(edge) for edge in square)
-        cut = Image.new("RGB", (right - left, bottom - top), (110, 110, 110))
-        cut.paste(Image.fromarray(frame), (-left, -top))
-        crops.append(np.asarray(cut.resize((side, side), Image.Resampling.BILINEAR)))
-    return np.stack(crops)
+    return np.stack([x - half * (1 + MARGIN), y - half, x + half * (1 + MARGIN), y + half * (1 + 2 * MARGIN)], 1)
 
 
 def mfcc(audio_n: np.ndarray, rate: int = SAMPLE_RATE) -> np.ndarray:

@@ -20,6 +20,8 @@ class Batch:
         editing_BCTHW, editing_known_B4THW: instead, the reference and mask of video editing: all but a region; None:
             these samples cannot be edited.
         lips_BTHW: how much of a latent is lips, 0 … 1 (`masks.lip_weight`); None: unknown.
+        squares_BF4, mfcc_BCM: the face in pixels (`face_squares`) and the sound (`mfcc`) as a sync expert takes them,
+            at 25 frames per second; None: unknown.
     """
 
     clean_BCTHW: Tensor
@@ -27,6 +29,8 @@ class Batch:
     editing_BCTHW: Tensor | None = None
     editing_known_B4THW: Tensor | None = None
     lips_BTHW: Tensor | None = None
+    squares_BF4: Tensor | None = None
+    mfcc_BCM: Tensor | None = None
 
 
 class Source(Protocol):

@@ -19,24 +19,27 @@ CONDITIONS = ("reference", "audio", "text")
 
 @dataclass(frozen=True)
 class Draw:
-    """By sample: the task (index into `TASKS`), what is dropped, whether the lips alone count, the time, the noise."""
+    """By sample: the task (index into `TASKS`), what is dropped, whether the lips alone count, the time, the noise, and
+    where (0 … 1) the stretch lies whose lips a sync expert reads."""
 
     task_B: Tensor
     dropped_B: dict[str, Tensor]
     gated_B: Tensor
     t_B: Tensor
     noise_BCTHW: Tensor
+    stretch_B: Tensor
 
     @classmethod
     def of(
         cls, shape: Sequence[int], curriculum: Curriculum, loss: Loss, seed: int, step: int, samples: range
     ) -> "Draw":
         """What becomes of these samples of a step. A sample's lot does not depend on which others are asked for."""
-        lots, noise = [], []
+        lots, noise, stretch = [], [], []
         for sample in samples:
             generator = generator_of(seed, step, sample)
             lots.append(torch.rand(7, generator=generator))
             noise.append(torch.randn(tuple(shape[1:]), generator=generator))
+            stretch.append(torch.rand((), generator=generator))
         task, *drops, gate, time, one = torch.stack(lots, dim=1)
         borders = torch.tensor([curriculum.image, curriculum.image + curriculum.editing])
         return cls(
@@ -45,6 +48,7 @@ class Draw:
             gated_B=gate < loss.mask_gate,
             t_B=times(time, one, loss.time_shift, loss.time_one),
             noise_BCTHW=torch.stack(noise),
+            stretch_B=torch.stack(stretch),
         )
 
 

@@ -112,10 +112,9 @@ class Encoders:
         hop = SAMPLE_RATE // TOKENS_PER_SECOND
         first = round(start * SAMPLE_RATE) - self.margin * hop
         stop = round(end * SAMPLE_RATE) + (self.margin + 2) * hop
-        inside = waveform_n[max(first, 0) : stop]
-        padded = np.pad(inside, (max(-first, 0), stop - max(first, 0) - len(inside)))
+        span_n = cut_sound(waveform_n, first, stop)
         return encode_audio_features(
-            padded, self.pipeline.feature_extractor, self.pipeline.audio_encoder, None, self.fps
+            span_n, self.pipeline.feature_extractor, self.pipeline.audio_encoder, None, self.fps
         )[0]
 
     def audio(self, sound_AD: Tensor, start: float, latents: int) -> tuple[Tensor, Tensor]:
@@ -169,6 +168,12 @@ class Encoders:
         if image_BND is not None:
             tensors["image_ND"] = image_BND[0].cpu().to(torch.bfloat16)
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def cut_sound(waveform_n: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Samples first … stop of a sound; past its ends is silence."""
+    inside = waveform_n[max(first, 0) : stop]
+    return np.pad(inside, (max(-first, 0), stop - max(first, 0) - len(inside)))
 
 
 def crop_to(

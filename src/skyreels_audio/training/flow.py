@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skyreels_audio.acceleration.distributed import Parallel, parallelise
+from skyreels_audio.acceleration.ranks import world_size
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.latents import spatial_factor
 from skyreels_audio.generation.settings import Settings
@@ -19,6 +21,7 @@ from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.training.batch import Batch, Source, generator_of
 from skyreels_audio.training.curriculum import TASKS, Draw, conditions_of
 from skyreels_audio.training.export import export_lora, export_transformer, whole_state
+from skyreels_audio.training.lip_sync import LipSync
 from skyreels_audio.training.loss import flow_loss, interpolate, motion_weights, region_weights
 from skyreels_audio.training.precompute import model_fingerprint
 from skyreels_audio.training.recipe import FlowRecipe, Loss
@@ -65,6 +68,8 @@ class FlowTask:
         self.choose(transformer)
         self.prepare(transformer)
         self.modules = nn.ModuleDict({"transformer": transformer.to(device)})
+        options = recipe.loss
+        self.lip_sync = LipSync(recipe.model, options.sync_latents, device) if options.sync_weight else None
         self.samples: SampleVideos | None = None
         self.reader = ThreadPoolExecutor(1)
         self.next: tuple[tuple[int, range], Future[Batch]] | None = None
@@ -106,8 +111,20 @@ class FlowTask:
             transformer.set_attention_backend("_native_math")
         if options.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
+        if options.context_parallel > 1:
+            self.share_tokens(transformer, options.context_parallel)
         if options.compile:
             transformer.compile_repeated_blocks(fullgraph=True)
+
+    def share_tokens(self, transformer: Any, degree: int) -> None:
+        """Divide the tokens of each sample over ``degree`` processes, as generation does (Ulysses)."""
+        ranks, heads = world_size(), self.config.num_attention_heads
+        if ranks % degree or heads % degree:
+            raise InputError(
+                f"optimisation.context_parallel: {degree} must divide the {ranks} processes and the model's {heads} "
+                "attention heads."
+            )
+        parallelise(transformer, Parallel(ulysses=degree, window=ranks // degree), self.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         return self.part_of_loss(step, range(self.recipe.optimisation.batch))
@@ -117,11 +134,18 @@ class FlowTask:
         shape = batch.clean_BCTHW.shape
         draw = Draw.of(shape, recipe.curriculum, recipe.loss, recipe.seed, step, samples)
         conditions = conditions_of(batch, draw.task_B, draw.dropped_B)
-        loss_B = self.losses(batch, conditions, draw.noise_BCTHW, draw.t_B, draw.gated_B, recipe.loss)
+        loss_B, clean_BCTHW = self.losses(batch, conditions, draw.noise_BCTHW, draw.t_B, draw.gated_B, recipe.loss)
         tokens = shape[2] * shape[3] * shape[4] // self.config.patch_size[1] ** 2
         told = {
             f"loss/{TASKS[task]}": float(loss) for task, loss in zip(draw.task_B.tolist(), loss_B.detach(), strict=True)
         }
+        if self.lip_sync is not None:
+            if batch.squares_BF4 is None or batch.mfcc_BCM is None:
+                raise InputError("loss.sync_weight: faces are missing at 25 a second; run `skyreels-audio precompute`.")
+            sync_B = self.lip_sync(clean_BCTHW, batch.squares_BF4, batch.mfcc_BCM, draw.stretch_B)
+            heard_B = (~draw.dropped_B["audio"]).to(self.device)  # who hears nothing cannot know
+            loss_B = loss_B + recipe.loss.sync_weight * heard_B * sync_B
+            told["loss/sync"] = float(sync_B.mean().detach())
         return loss_B.mean(), told | {"tokens_per_sample": float(tokens)}
 
     def read(self, step: int, samples: range) -> Batch:
@@ -147,15 +171,16 @@ class FlowTask:
         t_B: Tensor,
         gated_B: Tensor,
         options: Loss,
-    ) -> Tensor:
-        """One loss per sample [B]."""
+    ) -> tuple[Tensor, Tensor]:
+        """One loss per sample [B], and the clean latents that the velocity leads to [B, C, T, H, W]."""
         noise_BCTHW, t_B = noise_BCTHW.to(self.device), t_B.to(self.device)
         noisy_BCTHW = interpolate(batch.clean_BCTHW, noise_BCTHW, t_B)
         velocity_BCTHW = transformer_velocity(self.modules["transformer"], noisy_BCTHW, 1000 * t_B, conditions)
         weights = region_weights(conditions.known_B4THW, batch.lips_BTHW, gated_B, options)
         if options.motion_weight:
             weights = weights * motion_weights(batch.clean_BCTHW, options.motion_weight)
-        return flow_loss(velocity_BCTHW, batch.clean_BCTHW, noise_BCTHW, t_B, weights, options)
+        loss_B = flow_loss(velocity_BCTHW, batch.clean_BCTHW, noise_BCTHW, t_B, weights, options)
+        return loss_B, noisy_BCTHW - t_B.view(-1, 1, 1, 1, 1) * velocity_BCTHW
 
     @torch.no_grad()
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
@@ -180,7 +205,7 @@ class FlowTask:
                 conditions = conditions_of(batch, torch.full((count,), TASKS.index(task)), nothing)
                 for t in TIMES:
                     t_B = torch.full((count,), t)
-                    losses = self.losses(batch, conditions, noise, t_B, nothing["audio"], Loss())
+                    losses, _ = self.losses(batch, conditions, noise, t_B, nothing["audio"], Loss())
                     add(task, losses)
                     add(f"t={t}", losses)
             if batch.lips_BTHW is not None and count > 1 and batch.conditions.audio_BAD is not None:
@@ -188,7 +213,7 @@ class FlowTask:
                 for name, conditions in (("own_voice", batch.conditions), ("other_voice", other)):
                     lips = Loss(mean="region")
                     t_B, everywhere = torch.full((count,), 0.9), ~nothing["audio"]
-                    add(f"lips/{name}", self.losses(batch, conditions, noise, t_B, everywhere, lips))
+                    add(f"lips/{name}", self.losses(batch, conditions, noise, t_B, everywhere, lips)[0])
         return {name: sum(values) / len(values) for name, values in found.items()} | self.sample(averaged, step)
 
     def sample(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:

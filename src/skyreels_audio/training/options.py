@@ -26,6 +26,7 @@ class Optimisation(Strict):
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of computing; weights that are trained stay float32
     compile: bool = False
     parallel: Literal["fsdp", "ddp"] = "fsdp"  # how several processes share: weights in shards, or a copy each
+    context_parallel: int = Field(default=1, ge=1)  # processes that share the tokens of each sample: long clips
     gradient_checkpointing: bool = False  # blocks are computed again on the way back
     activation_offload: bool = False  # what the way back needs waits in the memory of the host
     save_every: int = 500

@@ -30,7 +30,8 @@ from skyreels_audio import faces, media
 from skyreels_audio.acceleration.ranks import rank, world_size
 from skyreels_audio.media import SAMPLE_RATE, InputError
 from skyreels_audio.media.files import replacing, writing
-from skyreels_audio.training.encode import Encoders, Tensors, Window, crop_to, labels_at
+from skyreels_audio.models.syncnet import FRAMES_PER_SECOND, MFCC_PER_FRAME, face_squares, mfcc
+from skyreels_audio.training.encode import Encoders, Tensors, Window, crop_to, cut_sound, labels_at
 from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, file_hash, read_manifest
 
 CLIPS_PER_SHARD = 32
@@ -130,8 +131,8 @@ def plan(job: Precompute) -> tuple[list[ManifestRow], list[Sample]]:
         held_out = int(row.hash[:8], 16) / 2**32 < job.held_out
         size = nearest_size(row, job.sizes)
         for window in windows(int(row.seconds * job.fps + 1e-3), job.latents, size):
-            landmarks = b"" if row.landmarks_F682 is None else np.ascontiguousarray(row.landmarks_F682).tobytes()
-            told = [row.key, row.caption, hashlib.sha256(landmarks).hexdigest(), encoders, job.fps, asdict(window)]
+            labels = [digest(row.landmarks_F682), digest(row.face_boxes_F4)]
+            told = [row.key, row.caption, *labels, encoders, job.fps, asdict(window)]
             told += [row.sync_offset] if row.sync_offset else []
             key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
             samples.append(Sample(key, number, window, held_out))
@@ -139,6 +140,10 @@ def plan(job: Precompute) -> tuple[list[ManifestRow], list[Sample]]:
         shortest = 4 * (min(job.latents) - 1) + 1
         raise InputError(f"No clip of {job.manifest} has {shortest} frames at {job.fps:g} per second.")
     return rows, samples
+
+
+def digest(values: np.ndarray | None) -> str:
+    return hashlib.sha256(b"" if values is None else np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def nearest_size(row: ManifestRow, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -226,13 +231,13 @@ def encode_samples(job: Precompute, rows: Sequence[ManifestRow], samples: list[S
 def _encoded(
     encoders: Encoders, rows: Sequence[ManifestRow], samples: list[Sample], left_out: list[str]
 ) -> Iterator[tuple[str, dict[str, Any], Tensors]]:
-    number, frames, sound = -1, np.empty(0), torch.empty(0)
+    number, clip = -1, None
     for sample in samples:
         row = rows[sample.row]
         try:
-            if number != sample.row:
-                frames, sound, number = *read_clip(row, encoders), sample.row
-            tensors = encode_window(encoders, row, sample.window, frames, sound)
+            if clip is None or number != sample.row:
+                clip, number = read_clip(row, encoders), sample.row
+            tensors = encode_window(encoders, row, sample.window, *clip)
         except (ValueError, OSError) as error:
             number = -1
             left_out.append(json.dumps({"key": sample.key, "path": row.path, "why": str(error)}))
@@ -241,11 +246,11 @@ def _encoded(
         yield sample.key, told | asdict(sample.window), tensors
 
 
-def read_clip(row: ManifestRow, encoders: Encoders) -> tuple[np.ndarray, torch.Tensor]:
-    """Frames of a row's span at the rate of training, whatever the file's is, and the audio tokens of the span.
+def read_clip(row: ManifestRow, encoders: Encoders) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """Frames of a row's span at the rate of training, whatever the file's is; audio tokens and `mfcc` of the span.
 
-    Where the file's sound is late or early by a constant ``sync_offset``, the tokens are those of the sound that
-    belongs to the frames.
+    Where the file's sound is late or early by a constant ``sync_offset``, they are those of the sound that belongs to
+    the frames.
 
     Raises:
         InputError: the file cannot be read, or has changed since the manifest was written.
@@ -261,11 +266,18 @@ def read_clip(row: ManifestRow, encoders: Encoders) -> tuple[np.ndarray, torch.T
     start, end = first / fps + late, (first + count) / fps + late
     if start >= len(audio) / SAMPLE_RATE:
         raise InputError(f"The sound of {row.path} ends before the clip begins.")
-    return np.stack(frames), encoders.sound(audio, start, end)
+    hop, first = SAMPLE_RATE // 100, round(start * SAMPLE_RATE)
+    coefficients = mfcc(cut_sound(audio, first, first + round((end - start) * 100) * hop + 3 * hop // 2))
+    return np.stack(frames), encoders.sound(audio, start, end), torch.from_numpy(coefficients)
 
 
 def encode_window(
-    encoders: Encoders, row: ManifestRow, window: Window, frames_FHWC: np.ndarray, sound_AD: torch.Tensor
+    encoders: Encoders,
+    row: ManifestRow,
+    window: Window,
+    frames_FHWC: np.ndarray,
+    sound_AD: torch.Tensor,
+    mfcc_CM: torch.Tensor,
 ) -> Tensors:
     """One sample. Raises ValueError if no face is seen in it."""
     shown = frames_FHWC[window.first : window.first + window.frames]
@@ -278,7 +290,14 @@ def encode_window(
     cropped = [crop_to(frame, window.size, (float(middle[0]), float(middle[1]))) for frame in shown]
     _, corner, scale = cropped[0]
     pictures = np.stack([frame for frame, _, _ in cropped])
-    return encoders.clip(pictures, (points - corner) * scale, sound_AD, window.first / encoders.fps, row.caption)
+    start = window.first / encoders.fps
+    tensors = encoders.clip(pictures, (points - corner) * scale, sound_AD, start, row.caption)
+    if encoders.fps == FRAMES_PER_SECOND:  # at which a sync expert sees
+        squares_F4 = (face_squares(boxes) - np.tile(corner, 2)) * scale
+        tensors["squares_F4"] = torch.from_numpy(squares_F4).float()
+        first, stop = (MFCC_PER_FRAME * (window.first + each) for each in (0, window.frames))
+        tensors["mfcc_CM"] = mfcc_CM[:, first:stop].contiguous()
+    return tensors
 
 
 def track(frames_FHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -66,6 +66,8 @@ class Loss(Strict):
     unknown_weight: float = Field(default=1.0, ge=0)  # w2 of eq. 2, on what is to be invented
     mask_gate: float = Field(default=0.0, ge=0, le=1)  # p_mask of L_face: how often the lips alone count
     motion_weight: float = Field(default=0.0, ge=0)  # how much more counts what moves as much as the clip on average
+    sync_weight: float = Field(default=0.0, ge=0)  # of the sync expert's loss, on samples that hear (`lip_sync.py`)
+    sync_latents: int = Field(default=9, ge=3)  # so many are decoded for it
     mean: Literal["everywhere", "region"] = "everywhere"  # "region": over the weights' sum, so that small lips count
 
 

@@ -196,6 +196,8 @@ class Shards:
             editing_BCTHW=together("editing_CTHW"),
             editing_known_B4THW=together("editing_known_4THW"),
             lips_BTHW=together("lips_THW"),
+            squares_BF4=together("squares_F4") if all("squares_F4" in each for each in tensors) else None,
+            mfcc_BCM=together("mfcc_CM") if all("mfcc_CM" in each for each in tensors) else None,
         )
 
 

@@ -24,7 +24,7 @@ from skyreels_audio.training.motion.recipe import (
     SpeechMotionRecipe,
 )
 from skyreels_audio.training.options import Optimisation
-from skyreels_audio.training.recipe import Recipe, SyncRecipe, read_recipe
+from skyreels_audio.training.recipe import FlowRecipe, Recipe, SyncRecipe, read_recipe
 
 MOST_RETURNS = 3
 """How often a run goes back to the same state before it gives up."""
@@ -77,11 +77,11 @@ class Run:
         self.task, self.options, self.folder, self.world = task, options, folder, world
         if (world.size > 1 or options.accumulation > 1) and not isinstance(task, DivisibleTask):
             raise InputError("This task computes its batch in one piece: one process, accumulation 1.")
-        parts = world.size * options.accumulation
+        parts = world.size // options.context_parallel * options.accumulation
         if options.batch % parts:
             raise InputError(
-                f"A batch of {options.batch} cannot be divided by {world.size} processes × accumulation "
-                f"{options.accumulation}."
+                f"A batch of {options.batch} cannot be divided by {world.size // options.context_parallel} processes × "
+                f"accumulation {options.accumulation}."
             )
         task.modules.train()
         spread(task.modules, world, options.parallel, options.precision == "bfloat16")
@@ -118,7 +118,8 @@ class Run:
     def gradients(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Backward passes over this process's share of the batch; the mean of the losses."""
         options, world, kind = self.options, self.world, self.world.device.type
-        parts = world.size * options.accumulation
+        sharing = options.context_parallel  # neighbours, who compute the same samples
+        parts = world.size // sharing * options.accumulation
         total, told = torch.zeros((), device=world.device), {}
         for part in range(options.accumulation):
             with ExitStack() as stack:
@@ -131,10 +132,11 @@ class Run:
                         loss, told = self.task.loss(step)
                     else:
                         assert isinstance(self.task, DivisibleTask)
-                        each, number = options.batch // parts, world.rank * options.accumulation + part
+                        each, number = options.batch // parts, world.rank // sharing * options.accumulation + part
                         samples = range(number * each, (number + 1) * each)
                         loss, told = self.task.part_of_loss(step, samples)
-                (loss / options.accumulation).backward()
+                # Each of them has the gradient of its tokens: their sum is wanted, and all processes' mean is taken.
+                (loss * sharing / options.accumulation).backward()
             total = total + loss.detach() / options.accumulation
         return total, told
 
@@ -282,6 +284,8 @@ def train(
 
 
 def make_task(recipe: Recipe, device: torch.device) -> Task:
+    if recipe.optimisation.context_parallel > 1 and not isinstance(recipe, FlowRecipe):
+        raise InputError(f"optimisation.context_parallel: there are no tokens to share in `task: {recipe.task}`.")
     if isinstance(recipe, PortraitAutoencoderRecipe):
         from skyreels_audio.training.portrait_autoencoder import PortraitAutoencoderTask
 
