@@ -63,7 +63,7 @@ class PortraitTask:
         self.weight_C = (weight_1C / weight_1C.mean())[0]
         self.tokenizer = word_tokenizer()
         transformer, text = self._start()
-        reader = Reader(text.config.d_model)
+        reader = Reader(recipe.text_encoder["d_model"])
         modules = {"portrait_transformer": transformer, "portrait_text_encoder": text, "reader": reader}
         self.modules = nn.ModuleDict(modules).to(device)
 
