@@ -76,6 +76,15 @@ def test_any_beginning_of_the_cases_is_balanced(count):
     assert len(set(combinations)) == len(combinations)
 
 
+def test_espeak_has_the_voices_of_the_suite():
+    from skyreels_audio.synthetic.voices import say_espeak
+
+    for voice in SUITE.voices:
+        if voice.engine == "espeak":
+            said = say_espeak(voice.text.split()[0], voice.language, voice.voice, np.random.default_rng(0))
+            assert said.duration > 0.1, voice.name
+
+
 def test_what_is_no_suite_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nvoices: []\n")
     with pytest.raises(InputError, match="is not a suite"):

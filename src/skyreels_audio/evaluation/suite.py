@@ -181,7 +181,7 @@ def framed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A picture cut around its face as `generate` does it: uint8 of ``size`` (height, width)."""
     found = faces.detect_faces(picture)
     box = faces.portrait_crop(picture, found[0] if found else None, size)
-    return np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.LANCZOS, box=box))
+    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box))
 
 
 def draw(renderer: Any, portrait: Portrait) -> np.ndarray:
