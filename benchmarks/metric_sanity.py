@@ -86,10 +86,12 @@ def swapped(good: Good, share: float) -> Video:
 
 
 def frozen_mouth(good: Good, share: float) -> Video:
-    """The mouth of the first frame, over so much of the clip."""
+    """A mouth that stops for so much of the clip, in its middle: recordings begin in silence, where none moves."""
     left, top, right, bottom = (int(v) for v in np.round(mouth_box(good.points[0])))
     frames = good.frames.copy()
-    frames[: round(share * len(frames)), top:bottom, left:right] = frames[0, top:bottom, left:right]
+    count = round(share * len(frames))
+    start = (len(frames) - count) // 2
+    frames[start : start + count, top:bottom, left:right] = frames[start, top:bottom, left:right]
     return frames, good.sound
 
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from torch import nn
 
 from skyreels_audio.evaluation.features import (
     CHUNK,
     I3D,
     PROXY_EVERY,
+    _folded,
     efficientnet,
     efficientnet_weights,
     i3d,
@@ -88,6 +90,17 @@ def test_the_proxy_grows_with_what_is_wrong():
     assert sets[0].count == 9
     found = [frechet_distance(sets[0], each) for each in sets]
     assert abs(found[0]) < 1e-3 * found[1] and found[1] < found[2] < found[3]
+
+
+def test_folding_normalisation_into_convolutions_changes_nothing():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU6(), nn.Conv2d(4, 2, 1))
+    network.train()(torch.randn(8, 3, 9, 9))  # its statistics
+    x = torch.randn(2, 3, 9, 9)
+    before = network.eval()(x)
+    folded = _folded(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert torch.allclose(folded(x), before, atol=1e-6)
 
 
 @pytest.mark.parametrize("load", [inception, i3d])

@@ -1,4 +1,8 @@
+import csv
+import hashlib
 from collections import Counter
+from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +13,8 @@ from skyreels_audio import media
 from skyreels_audio.cli.suite import parse_shard
 from skyreels_audio.evaluation.cases import Case, read_cases, write_cases
 from skyreels_audio.evaluation.prepare import write_sound
-from skyreels_audio.evaluation.suite import _on_beats, draw, load_suite, make_videos
+from skyreels_audio.evaluation.suite import Portrait, _on_beats, draw, framed, load_suite, make_videos, read_art
+from skyreels_audio.faces.framing import MOUTH_CENTRE
 from skyreels_audio.media import InputError
 from skyreels_audio.synthetic.speech import RATE, Utterance
 
@@ -27,6 +32,37 @@ def test_the_suite_is_what_its_name_says():
     assert SUITE.licences.keys() == {"portraits", "voices", "prompts"}
 
 
+def test_a_portrait_is_drawn_or_painted_but_not_both():
+    Portrait(name="a", style="painting", person=1)
+    Portrait(name="a", style="painting", picture="a.jpg")
+    for wrong in ({}, {"person": 1, "picture": "a.jpg"}):
+        with pytest.raises(ValueError, match="either a person or a picture"):
+            Portrait.model_validate({"name": "a", "style": "painting"} | wrong)
+
+
+ART = Path(str(files("skyreels_audio.evaluation") / "assets" / "art"))
+PAINTINGS = [portrait.picture for portrait in SUITE.portraits if portrait.picture]
+
+
+def test_every_painting_has_its_source_and_is_in_the_suite():
+    rows = list(csv.DictReader((ART / "SOURCES.tsv").open(encoding="utf-8"), delimiter="\t"))
+    named = {row["file"]: row["sha256"] for row in rows}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in ART.glob("*.jpg")}
+    assert named == found and sorted(found) == sorted(PAINTINGS)
+    assert all(row["source"] and row["licence"] and row["maker"] for row in rows)
+
+
+@pytest.mark.parametrize("name", PAINTINGS)
+def test_a_painting_is_framed_around_its_face(name):
+    from skyreels_audio.faces import detect_faces, landmarks_68
+
+    picture = framed(read_art(name), (256, 256))
+    assert picture.shape == (256, 256, 3)
+    points = landmarks_68(detect_faces(picture)[0])
+    middle = points[[48, 54]].mean(0) / 256
+    assert np.abs(middle - MOUTH_CENTRE).max() < 0.06
+
+
 @pytest.mark.parametrize("count", [50, 300])
 def test_any_beginning_of_the_cases_is_balanced(count):
     for column in (1, 2, 3):
@@ -38,6 +74,15 @@ def test_any_beginning_of_the_cases_is_balanced(count):
         tuple(each.name for each in (portrait, voice, prompt)) for _, portrait, voice, prompt in SUITE.cases
     ]
     assert len(set(combinations)) == len(combinations)
+
+
+def test_espeak_has_the_voices_of_the_suite():
+    from skyreels_audio.synthetic.voices import say_espeak
+
+    for voice in SUITE.voices:
+        if voice.engine == "espeak":
+            said = say_espeak(voice.text.split()[0], voice.language, voice.voice, np.random.default_rng(0))
+            assert said.duration > 0.1, voice.name
 
 
 def test_what_is_no_suite_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from skyreels_audio.bundled import bundled
-from skyreels_audio.faces import Face, FaceTracker, Track, choose, fault, lip_aperture, track_faces
+from skyreels_audio.faces import Face, FaceTracker, Track, choose, detect_faces, fault, lip_aperture, track_faces
 from skyreels_audio.faces.shots import CutDetector
 from skyreels_audio.faces.track import PATIENCE, REDETECT, smooth_runs, yaw
 
@@ -98,6 +98,22 @@ def test_faces_are_searched_no_more_often_than_they_may_come(moved, face):
     assert track.frames == list(range(36, 50))
     while_it_may_return = set(range(50, 50 + PATIENCE))
     assert set(searches) == while_it_may_return | set(range(0, 120, REDETECT))
+
+
+def test_a_newcomer_is_found_and_a_followed_face_alone_is_not_searched_again(moved):
+    left, empty = moved((240, 240), 0.7)[0], np.full((240, 240, 3), 90, np.uint8)
+    fades = np.clip(np.arange(-REDETECT - 1, REDETECT) / (REDETECT - 1), 0, 1)  # at once it would be a cut
+    searches = []
+
+    def detect(frame):
+        searches.append(tracker._frame)
+        return detect_faces(frame)
+
+    tracker = FaceTracker(detect)
+    for share in fades:
+        tracker.update(np.concatenate([left, (empty + share * (left.astype(float) - empty)).astype(np.uint8)], axis=1))
+    assert [track.frames[0] for track in tracker.tracks()] == [0, 2 * REDETECT]
+    assert searches == [0, 2 * REDETECT]
 
 
 def test_two_faces_are_two_tracks_and_can_be_chosen(moved):

@@ -9,6 +9,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from skyreels_audio.evaluation.inception import InceptionV3
 from skyreels_audio.media import InputError
@@ -109,7 +111,7 @@ def efficientnet(path: Path, batch: int = 4) -> Features:
     """
     from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
-    network = _loaded(EfficientNet.from_name("efficientnet-lite0"), path, "EfficientNet-Lite0")
+    network = _folded(_loaded(EfficientNet.from_name("efficientnet-lite0"), path, "EfficientNet-Lite0"))
     # With a batch that stays in the cache this is 2.6 times as fast on a CPU.
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -124,6 +126,16 @@ def efficientnet(path: Path, batch: int = 4) -> Features:
         return torch.cat(parts).numpy()
 
     return features
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """Every batch normalisation multiplied into the convolution before it: the same in inference, in less time."""
+    for module in list(network.modules()):
+        for (first, convolution), (second, norm) in pairwise(list(module.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, first, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, second, nn.Identity())
+    return network
 
 
 def _is_script(path: Path) -> bool:

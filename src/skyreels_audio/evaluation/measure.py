@@ -13,7 +13,7 @@ from skyreels_audio import faces, media
 from skyreels_audio.evaluation import artefacts, motion, quality
 from skyreels_audio.evaluation.cases import Case
 from skyreels_audio.evaluation.features import efficientnet_weights
-from skyreels_audio.evaluation.identity import identity_distances
+from skyreels_audio.evaluation.identity import distances, identities
 from skyreels_audio.evaluation.lips import correlation, curve_agreement
 from skyreels_audio.evaluation.protocol import Protocol
 from skyreels_audio.generation.edit_plan import COMPLETE
@@ -70,6 +70,11 @@ class Seen:
     def still_HW(self) -> np.ndarray:
         """Where nothing moves when somebody speaks."""
         return quality.static_mask(self.points_F682[0], self.frames_FHWC.shape[1:3])
+
+    @cached_property
+    def identities(self) -> list[np.ndarray | None]:
+        """Who is seen in the sampled frames. Raises ImportError without ``[eval]``."""
+        return identities(self.frames_FHWC[self.sampled])
 
     @property
     def sampled(self) -> np.ndarray:
@@ -197,16 +202,19 @@ def _sync(own: Seen, networks: Networks, out: Measured) -> None:
 
 
 def _identity(own: Seen, case: Case, truth: Seen | None, out: Measured) -> None:
-    reference = (truth or own).frames_FHWC[0] if case.portrait is None else media.read_image(case.portrait)
     try:
-        distances = identity_distances(reference, own.frames_FHWC[own.sampled])
+        if case.portrait is None:
+            reference = (truth or own).identities[0]
+        else:
+            (reference,) = identities([media.read_image(case.portrait)])
+        found = distances(reference, own.identities)
     except ImportError:
         out.missing |= dict.fromkeys(("identity", "identity_drift"), "needs dlib: pip install 'skyreels-audio[eval]'")
         return
-    if len(distances):
-        out.values["identity"] = float(distances.mean())
-    if len(distances) == SAMPLED:
-        out.values["identity_drift"] = float(distances[-2:].mean() - distances[:2].mean())
+    if len(found):
+        out.values["identity"] = float(found.mean())
+    if len(found) == SAMPLED:
+        out.values["identity_drift"] = float(found[-2:].mean() - found[:2].mean())
 
 
 def _voice(own: Seen, voice_n: np.ndarray | None, case: Case, video: Path, protocol: Protocol, out: Measured) -> None:

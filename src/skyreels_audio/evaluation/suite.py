@@ -2,7 +2,8 @@
 
 What the paper's §3.2 describes (portraits of many styles, speech, singing and rap in many languages, prompts of
 emotion, gesture and surroundings), built anew from things that may be shared. Nothing is downloaded: portraits come
-from the package's own renderer, voices from espeak-ng, Flite, Hibari and Kokoro.
+from the package's own renderer and from paintings in the public domain (``assets/art``), voices from espeak-ng, Flite,
+Hibari and Kokoro.
 """
 
 import hashlib
@@ -10,15 +11,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from skyreels_audio import media
+from skyreels_audio import faces, media
 from skyreels_audio.evaluation.cases import Case, write_cases
 from skyreels_audio.evaluation.prepare import write_sound
 from skyreels_audio.media.files import replacing, writing
@@ -43,9 +45,18 @@ class _Strict(BaseModel):
 
 
 class Portrait(_Strict):
+    """Either ``person``, whom the renderer draws, or a ``picture``: a file of ``assets/art``."""
+
     name: str
     style: Style
-    person: int
+    person: int | None = None
+    picture: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Portrait":
+        if (self.person is None) == (self.picture is None):
+            raise ValueError(f"{self.name} needs either a person or a picture")
+        return self
 
 
 class Voice(_Strict):
@@ -115,8 +126,11 @@ def make_inputs(suite: Suite, out: Path, subset: int, size: tuple[int, int], pro
         picture, sound = out / "portraits" / f"{portrait.name}.png", out / "voices" / f"{voice.name}.wav"
         phonemes = sound.with_suffix(".phonemes.json")
         if not picture.exists():
-            renderer = renderer or Renderer(size)
-            media.write_image(picture, draw(renderer, portrait))
+            if portrait.picture is None:
+                renderer = renderer or Renderer(size)
+                media.write_image(picture, draw(renderer, portrait))
+            else:
+                media.write_image(picture, framed(read_art(portrait.picture), size))
         if not phonemes.exists():
             utterance = speak(voice)
             write_sound(sound, utterance.waveform)
@@ -157,11 +171,25 @@ def make_videos(
     return failed
 
 
+def read_art(name: str) -> np.ndarray:
+    """A picture of ``assets/art``: uint8 [H, W, 3]. Raises InputError if there is none of that name."""
+    with as_file(files("skyreels_audio.evaluation") / "assets" / "art" / name) as path:
+        return media.read_image(path)
+
+
+def framed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture cut around its face as `generate` does it: uint8 of ``size`` (height, width)."""
+    found = faces.detect_faces(picture)
+    box = faces.portrait_crop(picture, found[0] if found else None, size)
+    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.LANCZOS, box=box))
+
+
 def draw(renderer: Any, portrait: Portrait) -> np.ndarray:
-    """A portrait of the suite at rest: uint8 [H, W, 3]."""
+    """A drawn person of the suite at rest: uint8 [H, W, 3]."""
     from skyreels_audio.evaluation.held_out import portrait as at_rest
     from skyreels_audio.evaluation.subjects import drawn
 
+    assert portrait.person is not None
     look = {"anime": "cartoon", "marble": "realistic", "bronze": "realistic"}.get(portrait.style, portrait.style)
     subject, _ = drawn("test", FIRST_PERSON + portrait.person, look, lambda appearance: _restyled(appearance, portrait))
     return at_rest(renderer, subject)[0]
@@ -174,6 +202,7 @@ def _restyled(appearance: "Appearance", portrait: Portrait) -> "Appearance":
         plain = dict(blush=0.0, freckles=0.0, shadow_under_eyes=0.0, stubble=0.0, lower_lashes=0.0, cloth_pattern=0)
         return replace(appearance, **parts, **plain, hair_style="cropped", beard="none", gloss=0.35, lip_gloss=0.3)
     if portrait.style == "anime":
+        assert portrait.person is not None
         hair = ANIME_HAIR[portrait.person % len(ANIME_HAIR)]
         return replace(appearance, hair=hair, brow=hair, iris_size=0.56, beard="none", stubble=0.0, freckles=0.0)
     return appearance

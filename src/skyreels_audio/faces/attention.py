@@ -16,6 +16,7 @@ SIDE = 192  # pixels of the square input; the feature map has a quarter of it
 PATCH = 16  # cells per side of a region cut out of the feature map
 MARGIN = 1.5  # side of that region over the extent of its points
 HEAD_UNITS = 64  # a head's coordinates run from 0 to this over its region
+_CELLS = (np.stack(np.meshgrid(*2 * [np.arange(PATCH)]), axis=-1).reshape(-1, 2) + 0.5) / PATCH  # of the unit square
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,14 @@ def _place(local: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 def _sample(features: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """[PATCH, PATCH, C]: the feature map [H, W, C] under ``frame``, bilinear, zero where its centres end."""
-    centres = (np.arange(PATCH) + 0.5) / PATCH
-    xy = _place(np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2), frame) - 0.5
+    xy = _place(_CELLS, frame) - 0.5
     last = np.array([features.shape[1] - 1, features.shape[0] - 1])
     inside = np.all((xy >= 0) & (xy <= last), axis=1)
     x0, y0 = np.clip(np.floor(xy), 0, last - 1).astype(int).T
     fx, fy = (xy - np.stack([x0, y0], axis=1)).T[..., None]
-    upper = features[y0, x0] * (1 - fx) + features[y0, x0 + 1] * fx
-    lower = features[y0 + 1, x0] * (1 - fx) + features[y0 + 1, x0 + 1] * fx
+    cells, first = features.reshape(-1, features.shape[2]), y0 * features.shape[1] + x0
+    below = first + features.shape[1]
+    upper = cells[first] * (1 - fx) + cells[first + 1] * fx
+    lower = cells[below] * (1 - fx) + cells[below + 1] * fx
     patch = (upper * (1 - fy) + lower * fy) * inside[:, None]
     return patch.reshape(PATCH, PATCH, -1)

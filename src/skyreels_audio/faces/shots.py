@@ -10,6 +10,8 @@ LIKELY = 8.0  # and above which a cut is likely, if …
 STAND_OUT = 4.0  # … it is so many times the usual difference of the frames before, and
 COLOURS = 0.25  # … this share of the pixels has other colours (of 1)
 USUAL = 8  # frames that tell what is usual
+_LUMA_STEP = 64 * (np.arange(256) // 32)
+_CHROMA_STEP = np.clip((np.arange(256) - 96) // 8, 0, 7)
 
 
 class CutDetector:
@@ -24,9 +26,9 @@ class CutDetector:
         self._usual: deque[float] = deque(maxlen=USUAL)
 
     def __call__(self, picture: Image.Image) -> bool:
-        small = picture.convert("YCbCr").resize((32, 18), Image.Resampling.BOX)
-        thumbnail = np.asarray(small, np.float32)
-        colours = _colours(np.asarray(picture.convert("YCbCr").reduce(max(1, min(picture.size) // 128))))
+        ycc = picture.convert("YCbCr")
+        thumbnail = np.asarray(ycc.resize((32, 18), Image.Resampling.BOX), np.float32)
+        colours = _colours(np.asarray(ycc.reduce(max(1, min(picture.size) // 128))))
         before, self._before = self._before, (thumbnail, colours)
         if before is None:
             return False
@@ -40,7 +42,5 @@ class CutDetector:
 
 def _colours(ycc: np.ndarray) -> np.ndarray:
     """Shares of the pixels in 8 × 8 × 8 steps of Y, Cb, Cr around the middle of the colours, where faces are."""
-    luma = ycc[..., 0] // 32
-    chroma = np.clip((ycc[..., 1:].astype(int) - 96) // 8, 0, 7)
-    index = (luma.astype(int) * 8 + chroma[..., 0]) * 8 + chroma[..., 1]
+    index = _LUMA_STEP[ycc[..., 0]] + 8 * _CHROMA_STEP[ycc[..., 1]] + _CHROMA_STEP[ycc[..., 2]]
     return np.bincount(index.ravel(), minlength=512) / index.size
