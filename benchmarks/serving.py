@@ -209,7 +209,8 @@ def main() -> None:
             "abuse": lambda: abuse(Path(name), size["uploads"], size["examples"]),
         }
         for part in asked.only:
-            results[part] = parts[part]()
+            when = f"{time.strftime('%Y-%m-%d')}, {'a few of each' if asked.quick else 'at full size'}"
+            results[part] = {"run": when, **parts[part]()}
             print(part, json.dumps(results[part]), flush=True)
             stored.write_text(json.dumps(results, indent=2) + "\n")
             asked.output.write_text(report(results))
