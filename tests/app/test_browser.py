@@ -156,7 +156,9 @@ def test_wrong_files_and_missing_ones_are_told(visit: Any, tmp_path: Path) -> No
     page = visit()
     (tmp_path / "p.png").write_bytes(b"this is no picture")
     page.locator("#picture input[type=file]").set_input_files(tmp_path / "p.png")
-    page.get_by_text("of no kind that is taken").first.wait_for()
+    told = page.get_by_text("of no kind that is taken").first.element_handle()
+    faded_in = "(e) => { while (e && getComputedStyle(e).opacity == 1) e = e.parentElement; return !e; }"
+    page.wait_for_function(faded_in, arg=told)
     shoot(page, "refused")
     make(page)
     page.locator("#progress .failed", has_text="A voice is missing").wait_for()

@@ -93,7 +93,7 @@ class Page:
         for name in ("picture", "video", "voice"):
             values.pop(name, None)
         consent, mood = values.pop("consent"), values.pop("mood")
-        values["steps"] = values["steps"] or ""
+        values["steps"] = values["steps"] or ""  # Gradio has no empty number
         if mood != EXPRESSIONS[0]:
             values["prompt"] = f"{values['prompt'].strip()} The person speaks with a {mood} expression.".strip()
             values["expression"] = max(2.0, float(values["expression"] or 1))
@@ -260,7 +260,7 @@ def _dials(fields: dict[str, Any]) -> None:
 
 
 def theme() -> Default:
-    """Gradio's own, its greys and its button dark enough to read (WCAG AA), its fonts the visitor's."""
+    """Gradio's own, its greys and its buttons dark enough to read (WCAG AA), its fonts the visitor's."""
     grey: dict[str, Any] = {"primary_hue": "blue", "secondary_hue": "blue", "neutral_hue": "slate"}
     names = ("body_text_color_subdued", "block_info_text_color", "block_label_text_color", "block_title_text_color")
     readable: dict[str, Any] = {name: "*neutral_600" for name in names} | {
@@ -271,6 +271,9 @@ def theme() -> Default:
         readable[f"button_primary_background_fill{suffix}"] = "*primary_700"
         readable[f"button_primary_background_fill_hover{suffix}"] = "*primary_800"
         readable[f"button_primary_text_color{suffix}"] = "white"
+        readable[f"button_cancel_background_fill{suffix}"] = "#b91c1c"
+        readable[f"button_cancel_background_fill_hover{suffix}"] = "#991b1b"
+        readable[f"button_cancel_text_color{suffix}"] = "white"
     return Default(**grey, font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(**readable)  # pyright: ignore
 
 
