@@ -12,7 +12,7 @@ import psutil
 import pytest
 from running import PATIENCE, Running, ended, free_port, submit, wait_until
 
-from skyreels_audio.app.jobs import Job, Jobs, born
+from skyreels_audio.app.jobs import ATTEMPTS, DEATHS, Job, Jobs, born
 from skyreels_audio.app.options import Options, machine
 from skyreels_audio.app.render import PRESETS
 from skyreels_audio.app.worker import Worker
@@ -27,7 +27,7 @@ def job(id: str, size: int = 100, created: float | None = None) -> Job:
     return Job(id, "owner", {"preset": "good"}, [], time.time() if created is None else created, size)
 
 
-DEAD = {"id": "w", "machine": machine(), "pid": 2**22 - 1, "born": 0.0}
+DEAD: dict[str, Any] = {"id": "w", "machine": machine(), "pid": 2**22 - 1, "born": 0.0}
 ALIVE = {"id": "w", "machine": machine(), "pid": os.getpid(), "born": born(os.getpid())}
 
 
@@ -86,6 +86,33 @@ def test_the_living_keep_their_jobs_and_the_dead_lose_them(jobs: Jobs) -> None:
     assert found is not None and jobs.status(found).state == "failed"
 
 
+def test_a_job_is_not_blamed_for_a_death_of_the_whole_server(jobs: Jobs) -> None:
+    jobs.submit(job("a"))
+    jobs.huey.dequeue()
+    alone = {5, 7}  # attempts whose workers die while their watch lives
+    for attempt in range(1, 8):
+        worker = DEAD | {"id": str(attempt), "watched": True}
+        assert jobs.claim("a", attempt, worker)
+        if attempt in alone:
+            jobs.write(f"death:{attempt}", -9)
+        jobs.recover()
+        assert [task.args for task in jobs.huey.pending()] == ([] if attempt == 7 else [("a", attempt + 1)])
+        jobs.huey.dequeue()
+    found = jobs.job("a")
+    assert found is not None and jobs.status(found).state == "failed"
+
+
+def test_a_job_that_takes_the_server_down_every_time_fails(jobs: Jobs) -> None:
+    jobs.submit(job("a"))
+    for attempt in range(1, ATTEMPTS + 1):
+        assert jobs.claim("a", attempt, DEAD | {"watched": True})
+    jobs.recover()
+    found = jobs.job("a")
+    assert found is not None and jobs.status(found).state == "failed"
+    jobs.delete("a")
+    assert not jobs.records("claim:")
+
+
 def test_what_a_killed_server_did_not_queue_is_queued_first(jobs: Jobs) -> None:
     jobs.submit(job("later"))
     lost = job("lost", created=time.time() - 60)
@@ -139,12 +166,16 @@ def test_kills_of_the_server_lose_nothing(tmp_path: Path) -> None:
         finished = submit(client, tmp_path, seed="1")
         ended(client, finished["id"])
         running = submit(client, tmp_path, prompt="held two", seed="2")
-        wait_until(lambda: client.get(f"/api/jobs/{running['id']}").json()["state"] == "running")
         waiting = [submit(client, tmp_path, seed=str(seed)) for seed in (3, 4)]
-        workers = psutil.Process(server.process.pid).children()
-        server.kill()
-        psutil.wait_procs(workers, timeout=PATIENCE)
-        assert not any(worker.is_running() for worker in workers)  # they end with the server
+        for attempt in range(1, DEATHS + 1):  # in the midst of the same job, which is not to blame
+            how = {"state": "running", "attempt": attempt}
+            wait_until(lambda how=how: how.items() <= client.get(f"/api/jobs/{running['id']}").json().items())
+            workers = psutil.Process(server.process.pid).children()
+            server.kill()
+            psutil.wait_procs(workers, timeout=PATIENCE)
+            assert not any(worker.is_running() for worker in workers)  # they end with the server
+            if attempt < DEATHS:
+                server.start()
         server.release("two")
         with server:
             for each in (finished, running, *waiting):

@@ -10,6 +10,7 @@ so nothing is locked:
     cancel:ID     it shall stop                            written by a server
     end:ID        finished, failed or cancelled            written once, by whoever is first
     beat:WORKER   when a worker last lived                 written by that worker
+    death:WORKER  it died while its watch lived            written by that watch
 """
 
 import json
@@ -17,6 +18,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import count, takewhile
 from typing import Any, Literal
 
 import psutil
@@ -27,7 +29,8 @@ from huey.constants import EmptyData
 from skyreels_audio.app.files import Files
 from skyreels_audio.app.options import Options, machine
 
-ATTEMPTS = 2  # a job whose worker died is tried once more
+DEATHS = 2  # of workers alone, after which a job is to blame for them
+ATTEMPTS = 25  # at a job, whoever is to blame: one that takes the whole server down must not do so for ever
 GRACE = 5.0  # seconds that a job may be neither queued nor claimed
 SILENT = 30.0  # seconds without a beat after which a worker of another machine counts as dead
 SNAPSHOT = 0.5  # seconds for which a look at the queue is good
@@ -181,22 +184,27 @@ class Jobs:
     # Housekeeping
 
     def recover(self) -> None:
-        """Queue again what a dead worker held or a dead server did not queue; a job that killed two workers fails."""
+        """Queue again what a dead worker held or a dead server did not queue; a job that killed two workers fails.
+
+        A worker that died with its server says nothing about its job.
+        """
         items = self.storage.result_items()
         queued = {(task.args[0], task.args[1]) for task in self.huey.pending()}
         for key in [key for key in items if key.startswith("job:") and f"end:{key[4:]}" not in items]:
             id = key[4:]
-            attempts = [n for n in range(1, ATTEMPTS + 1) if f"claim:{id}:{n}" in items]
-            following = len(attempts) + 1
-            if attempts and self._alive(json.loads(bytes(items[f"claim:{id}:{attempts[-1]}"])), items):
+            claims = takewhile(items.__contains__, (f"claim:{id}:{n}" for n in count(1)))
+            workers = [json.loads(bytes(items[claim])) for claim in claims]
+            if workers and self._alive(workers[-1], items):
                 continue
-            if following > ATTEMPTS:
-                text = f"The process that made this video died at it {ATTEMPTS} times, perhaps for lack of memory."
-                self.end(id, "failed", ATTEMPTS, text)
-            elif (id, following) not in queued:
+            attempts = len(workers)
+            deaths = sum(not worker.get("watched") or f"death:{worker['id']}" in items for worker in workers)
+            if deaths >= DEATHS or attempts >= ATTEMPTS:
+                text = f"The process that made this video died at it {attempts} times, perhaps for lack of memory."
+                self.end(id, "failed", attempts, text)
+            elif (id, attempts + 1) not in queued:
                 age = time.time() - json.loads(bytes(items[key]))["created"]
                 if attempts or age > GRACE:
-                    self._enqueue(id, following, priority=1)
+                    self._enqueue(id, attempts + 1, priority=1)
 
     def trim(self, most_bytes: float) -> None:
         """Delete the oldest ended jobs until the others' files take no more than ``most_bytes``."""

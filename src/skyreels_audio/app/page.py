@@ -93,6 +93,7 @@ class Page:
         for name in ("picture", "video", "voice"):
             values.pop(name, None)
         consent, mood = values.pop("consent"), values.pop("mood")
+        values["steps"] = values["steps"] or ""  # Gradio has no empty number
         if mood != EXPRESSIONS[0]:
             values["prompt"] = f"{values['prompt'].strip()} The person speaks with a {mood} expression.".strip()
             values["expression"] = max(2.0, float(values["expression"] or 1))
@@ -169,6 +170,7 @@ def _make_tab(page: Page, blocks: gr.Blocks) -> None:
         with gr.Column():
             _who(fields)
             _voice(fields)
+            gr.HTML("<h2>3. Make it</h2>", padding=False)
             fields["consent"] = gr.Checkbox(label=CONSENT, elem_id="consent")
             fields["preset"] = gr.Radio(list(PRESETS), value="good", label="Speed and size", elem_id="preset")
             _dials(fields)
@@ -207,7 +209,7 @@ def _bound(handler: Any, name: str) -> Any:
 
 
 def _who(fields: dict[str, Any]) -> None:
-    gr.HTML("<h2>Who speaks</h2>", padding=False)
+    gr.HTML("<h2>1. Who speaks</h2>", padding=False)
     with gr.Tabs():
         with gr.Tab("Picture"):
             fields["picture"] = gr.Image(
@@ -227,7 +229,7 @@ def _who(fields: dict[str, Any]) -> None:
 
 
 def _voice(fields: dict[str, Any]) -> None:
-    gr.HTML("<h2>What they say</h2>", padding=False)
+    gr.HTML("<h2>2. What they say</h2>", padding=False)
     with gr.Tabs():
         with gr.Tab("Record or drop"):
             fields["voice"] = gr.Audio(
@@ -246,7 +248,9 @@ def _dials(fields: dict[str, Any]) -> None:
         fields["expression"] = gr.Slider(1, 10, 1, step=0.5, label="Guidance by the words", info="1 is off.")
         fields["negative_prompt"] = gr.Textbox(label="What to stay away from")
         fields["seed"] = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed, the same video.")
-        fields["steps"] = gr.Number(None, label="Denoising steps", precision=0, minimum=1, maximum=100)
+        fields["steps"] = gr.Number(
+            0, label="Denoising steps", precision=0, minimum=0, maximum=100, info="0: as many as the preset has."
+        )
         fields["face"] = gr.Dropdown(
             ["largest", "left", "right", "0", "1", "2"], value="largest", label="Face of a video"
         )
@@ -256,7 +260,7 @@ def _dials(fields: dict[str, Any]) -> None:
 
 
 def theme() -> Default:
-    """Gradio's own, its greys and its button dark enough to read (WCAG AA), its fonts the visitor's."""
+    """Gradio's own, its greys and its buttons dark enough to read (WCAG AA), its fonts the visitor's."""
     grey: dict[str, Any] = {"primary_hue": "blue", "secondary_hue": "blue", "neutral_hue": "slate"}
     names = ("body_text_color_subdued", "block_info_text_color", "block_label_text_color", "block_title_text_color")
     readable: dict[str, Any] = {name: "*neutral_600" for name in names} | {
@@ -267,6 +271,9 @@ def theme() -> Default:
         readable[f"button_primary_background_fill{suffix}"] = "*primary_700"
         readable[f"button_primary_background_fill_hover{suffix}"] = "*primary_800"
         readable[f"button_primary_text_color{suffix}"] = "white"
+        readable[f"button_cancel_background_fill{suffix}"] = "#b91c1c"
+        readable[f"button_cancel_background_fill_hover{suffix}"] = "#991b1b"
+        readable[f"button_cancel_text_color{suffix}"] = "white"
     return Default(**grey, font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(**readable)  # pyright: ignore
 
 

@@ -30,7 +30,8 @@ class Service:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.jobs, self.uploads, self.watch = Jobs(options), Uploads(options), Watch(options)
+        self.jobs, self.uploads = Jobs(options), Uploads(options)
+        self.watch = Watch(options, self.jobs)
         self.closing = threading.Event()
         self.tidying = threading.Thread(target=self._tidy, daemon=True)
 

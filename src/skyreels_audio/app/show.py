@@ -27,7 +27,7 @@ def progress(status: Status) -> str:
         return f"<p><strong>Waiting</strong>, {place}.{_left(status.seconds_left, ' Once it starts it takes')}</p>"
     if status.state == "running":
         phase = PHASES.get(status.phase or "", (status.phase or "").capitalize())
-        again = " (second attempt: the first one crashed)" if status.attempt > 1 else ""
+        again = f" (attempt {status.attempt}: the one before was cut off)" if status.attempt > 1 else ""
         share = status.done / status.total if status.total else 0.0
         bar = f'<progress max="1" value="{share:.3f}" aria-label="{escape(phase)}">{share:.0%}</progress>'
         picture = ""

@@ -11,7 +11,8 @@ import tempfile
 import threading
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,14 @@ class Progress:
 
 
 class Worker:
-    """Makes the videos of one device."""
+    """Makes the videos of one device. ``watched``: its id, if a watch lives that would tell of its death."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, watched: str | None = None) -> None:
         self.options = options
         self.jobs = Jobs(options, self.run)
         pid = os.getpid()
-        self.me = {"id": new_id(), "machine": machine(), "pid": pid, "born": born(pid)}
+        self.me = {"id": watched or new_id(), "machine": machine(), "pid": pid, "born": born(pid)}
+        self.me["watched"] = watched is not None
         self._renderer: Any = None
 
     @property
@@ -127,10 +129,8 @@ class Worker:
 
     def _beat(self) -> None:
         while True:
-            try:
+            with logged_errors():
                 self.jobs.write(f"beat:{self.me['id']}", time.time())
-            except Exception:
-                log.warning("the queue cannot be reached:\n%s", traceback.format_exc())
             time.sleep(BEAT)
 
     def measure(self) -> None:
@@ -192,11 +192,24 @@ def without_paths(sentence: str, folder: Path) -> str:
     return sentence.replace(f"{folder}/", "")
 
 
-class Watch:
-    """Starts workers and starts them again when they end, a little later each time they end at once."""
+@contextmanager
+def logged_errors() -> Iterator[None]:
+    """For threads that go on when the queue cannot be reached."""
+    try:
+        yield
+    except Exception:
+        log.warning("the queue cannot be reached:\n%s", traceback.format_exc())
 
-    def __init__(self, options: Options) -> None:
-        self.options, self.closing = options, threading.Event()
+
+class Watch:
+    """Starts workers and starts them again when they end, a little later each time they end at once.
+
+    It writes down which of them died, so that a job is not blamed for the end of the whole server.
+    """
+
+    def __init__(self, options: Options, jobs: Jobs) -> None:
+        self.options, self.jobs, self.closing = options, jobs, threading.Event()
+        self.processes: set[subprocess.Popen[str]] = set()
         self.threads = [threading.Thread(target=self._keep, daemon=True) for _ in range(options.workers)]
 
     def start(self) -> None:
@@ -206,25 +219,31 @@ class Watch:
     def close(self) -> None:
         """End the workers; what they were at is made again after the next start."""
         self.closing.set()
+        for process in list(self.processes):
+            process.kill()
         for thread in self.threads:
             thread.join(5)
 
     def _keep(self) -> None:
         wait = 1.0
         while not self.closing.is_set():
-            started = time.monotonic()
-            command = [sys.executable, "-m", "skyreels_audio.app.worker"]
+            started, id = time.monotonic(), new_id()
+            command = [sys.executable, "-m", "skyreels_audio.app.worker", id]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
             assert process.stdin is not None
             process.stdin.write(self.options.to_json() + "\n")
             process.stdin.flush()
-            while process.poll() is None and not self.closing.wait(0.2):
-                pass
-            if self.closing.is_set():
+            self.processes.add(process)
+            if self.closing.is_set():  # after all were killed
                 process.kill()
-                process.wait()
+            code = process.wait()
+            self.processes.remove(process)
+            if self.closing.is_set():
                 return
-            log.warning("a worker ended with code %s; another is started", process.returncode)
+            if code:  # at once, before anybody looks what the dead left; 0: somebody ended it in order
+                with logged_errors():
+                    self.jobs.write(f"death:{id}", code)
+            log.warning("a worker ended with code %s; another is started", code)
             wait = min(30.0, 2 * wait) if time.monotonic() - started < 10 else 1.0
             self.closing.wait(wait)
 
@@ -238,7 +257,7 @@ def main() -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING)
-    Worker(options).serve()
+    Worker(options, watched=sys.argv[1]).serve()
 
 
 if __name__ == "__main__":
