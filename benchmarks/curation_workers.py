@@ -38,8 +38,10 @@ def join(videos: list[Path], seconds: float, path: Path) -> None:
     listed.write_text("".join(f"file '{video.resolve()}'\n" for video in islice(cycle(videos), round(seconds / each))))
     with av.open(str(listed), format="concat", options={"safe": "0"}) as source, av.open(str(path), "w") as output:
         streams = {stream.index: output.add_stream_from_template(stream) for stream in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
+        last = dict.fromkeys(streams, -1)
+        for packet in source.demux():  # a file's sound may begin before that of the one before ends
+            if packet.dts is not None and packet.dts > last[packet.stream.index]:
+                last[packet.stream.index] = packet.dts
                 packet.stream = streams[packet.stream.index]
                 output.mux(packet)
 
