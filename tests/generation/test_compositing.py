@@ -7,6 +7,7 @@ import torch
 from skyreels_audio.generation.compositing import (
     HEAD,
     KEEP_EYES,
+    PARTS,
     Aligned,
     Compositor,
     at_times,
@@ -72,10 +73,20 @@ def test_teeth_are_as_fine_as_the_picture(vae: MotionAutoencoder) -> None:
     compositor = Compositor(Aligned.at(picture, np.array([[4.0, 0, 0], [0, 4.0, 0]]), (256, 256)), vae, head=False)
     stripes = torch.tensor([1.5, 0.5]).repeat(96)
     compositor.relief_3RS = stripes.expand(3, 4, -1)
-    motion = torch.zeros(9, 160, 128)
+    motion = torch.zeros(PARTS, 160, 128)
     motion[2], motion[6], motion[7] = 1, 1, (torch.arange(128) - 63.5) / 32
     row = compositor.frame(code(), motion)[480, 384:640, 0].astype(int)
     assert (np.diff(np.sign(row - 127.5)) != 0).sum() > 170
+
+
+def test_own_teeth_are_the_pixels_of_the_picture_in_their_place(vae: MotionAutoencoder) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    compositor = Compositor(Aligned.at(picture, np.array([[4.0, 0, 0], [0, 4.0, 0]]), (256, 256)), vae, head=False)
+    motion = torch.zeros(PARTS, 160, 128)
+    motion[1, 90:110], motion[2, 90:110], motion[9, 90:110] = 12, 1, 1  # lips would take them 12 pixels along
+    shown = compositor.frame(code(), motion)
+    top = 4 * 88  # of the box, in the picture
+    assert np.array_equal(shown[top + 4 * 92 : top + 4 * 108, 300:700], picture[top + 4 * 92 : top + 4 * 108, 300:700])
 
 
 def test_an_edit_counts_as_far_as_it_was_to_be_seen(vae: MotionAutoencoder, aligned: Aligned) -> None:
