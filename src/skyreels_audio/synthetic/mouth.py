@@ -18,8 +18,8 @@ UPPER_SHOWS, LOWER_HIDES = 0.0034, 0.0010  # how far incisors stand below the up
 UPPER_BEHIND, LOWER_BEHIND = 0.0050, 0.0070  # how far they stand behind the lips' inner line
 SIZES = 0.85, 1.25  # of an arch over the rig's own: it follows the width of the mouth
 JAW_SHARE = 0.93  # of the lower lip's way that the lower arch goes when the jaw opens
-TONGUE_BACK, TONGUE_UP = 0.005, 0.0005  # behind the lower teeth and above their edge
-TONGUE_SHARE = 0.75  # of the lower arch's way
+TONGUE_BACK, TONGUE_DOWN = 0.008, 0.001  # behind the lower teeth and below their edge
+TONGUE_SHARE = 0.8  # of the lower arch's way
 FLAT = np.array([1.0, 1.0, 0.5])  # of what hangs below the lower teeth's edge, which would pierce the chin
 
 
@@ -59,7 +59,7 @@ def seat(vertices_V3: np.ndarray, deltas_KV3: np.ndarray) -> tuple[np.ndarray, n
         vertices_V3[parts[name]] = contact + [0, behind, shift] + size * flat * (arch_V3 - edge)
     tongue_V3 = rig.template_V3[parts["tongue"]]
     tip = tongue_V3[[tongue_V3[:, 1].argmin()]].mean(0) * [0, 1, 0] + [0, 0, tongue_V3[:, 2].max()]
-    below = contact + [0, LOWER_BEHIND + TONGUE_BACK, TONGUE_UP - LOWER_HIDES]
+    below = contact + [0, LOWER_BEHIND + TONGUE_BACK, -TONGUE_DOWN]
     vertices_V3[parts["tongue"]] = below + size * FLAT * (tongue_V3 - tip)
     deltas_KV3[:, parts["upper"]] = 0
     deltas_KV3[:, parts["lower"]] = 0

@@ -42,7 +42,7 @@ vec3 hair_shade(vec3 n, float visible, float strand, float lock) {
 void main() {
     vec4 paint = texture(paint_map, map_place);
     float within = smoothstep(0.3, 0.7, trait.z); // the mouth
-    vec3 albedo = mix(paint.rgb * paint.rgb, vec3(0.22, 0.045, 0.04) * max(trait.w, 0.65), within);
+    vec3 albedo = mix(paint.rgb * paint.rgb, vec3(0.22, 0.045, 0.04) * max(trait.w, 0.3), within);
     vec3 light = albedo * diffuse_light + mix(paint.a, 0.03, within) * gleam_light;
 #if HAIRY
     vec3 growth = texture(growth_map, map_place).rgb;
@@ -79,9 +79,8 @@ void main() {
 #elif MATERIAL == 4
 void main() {
     vec3 bumps = noise_at(T * 300.0);
-    vec3 albedo = vec3(0.50, 0.19, 0.18) * (1.0 + 0.3 * bumps.r) * (1.0 - 0.3 * exp(-pow(T.x / 0.003, 2.0)));
-    float seen = mix(0.12, 0.85, smoothstep(-0.085, -0.128, T.y)); // the further back, the less light
-    emit(shade(albedo, normalize(normalize(facing) + 0.3 * bumps), seen, 0.25, 25.0, vec3(0.3)));
+    vec3 albedo = vec3(0.46, 0.15, 0.14) * (1.0 + 0.3 * bumps.r) * (1.0 - 0.3 * exp(-pow(T.x / 0.003, 2.0)));
+    emit(shade(albedo, normalize(normalize(facing) + 0.3 * bumps), trait.w, 0.25, 25.0, vec3(0.3)));
 }
 
 #elif MATERIAL == 5

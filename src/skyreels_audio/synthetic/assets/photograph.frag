@@ -12,6 +12,6 @@ void main() {
     float shut = T.x > 0.0 ? blink.x : blink.y;
     float blur = 3.0 * shut * smoothstep(0.004, 0.02, distance(field, map_place)); // lids are plain skin
     vec3 skin = textureLod(picture, mix(field, map_place, shut), blur).rgb;
-    vec3 inside = vec3(0.62, 0.25, 0.23) * sqrt(sky) * mix(0.65, 1.1, trait.w);
+    vec3 inside = vec3(0.62, 0.25, 0.23) * sqrt(sky) * mix(0.3, 1.1, trait.w);
     colour = vec4(mix(skin, inside, smoothstep(0.3, 0.7, trait.z)), 1.0);
 }
