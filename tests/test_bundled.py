@@ -1,5 +1,6 @@
 """The default checkpoint and the examples are found from a clone and from a wheel."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,3 +35,9 @@ def test_a_wheel_carries_what_the_clone_keeps_beside_the_package(tmp_path: Path)
         assert files(Path(found)) == files(source)
     package = Path("src", "skyreels_audio")
     assert files(ROOT / package / "faces" / "assets") == files(tmp_path / "lib" / "skyreels_audio" / "faces" / "assets")
+
+
+def test_shipped_weights_do_not_say_where_they_were_trained() -> None:
+    """diffusers keeps the folder that a model came from in its configuration."""
+    for path in (ROOT / "weights").rglob("*.json"):
+        assert not Path(json.loads(path.read_text()).get("_name_or_path", "")).is_absolute(), path

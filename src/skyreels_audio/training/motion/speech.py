@@ -313,7 +313,7 @@ def initialise_neighbours(text_encoder: Any) -> None:
 
     Every head begins at a token of its own before the one it stands on: those of the first layer at 1, 2, 3 … back,
     each further layer's where the one before ends. Heads that look everywhere at once would first have to find out that
-    order matters: of colours of backgrounds they explained 0.12 after 200 steps, so they explain 0.71.
+    order matters: of colours of backgrounds they explained 0.14 after 200 steps, so they explain 0.71.
     """
     reach = 0
     for block in text_encoder.encoder.block:
