@@ -1,6 +1,6 @@
 """What step caches save and what they cost: speed-up of denoising, distance to the uncached video, lips, over α.
 
-python benchmarks/cache.py --model weights/tiny --image examples/portrait.png --audio examples/voice.wav
+python benchmarks/cache.py --model weights/tiny --image examples/portrait.jpg --audio examples/voice.wav
 
 One run, one table; the first row is what all others are compared with. `--fit` first fits TeaCache's coefficients to
 the model, on the same inputs with other noise. PSNR and the correlation of the lip aperture are to the uncached video.
@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="weights/tiny")
     parser.add_argument("--dtype", default="bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32")
-    parser.add_argument("--image", default="examples/portrait.png")
+    parser.add_argument("--image", default="examples/portrait.jpg")
     parser.add_argument("--audio", default="examples/voice.wav")
     parser.add_argument("--seconds", type=float, default=4.0, help="of the voice")
     parser.add_argument("--steps", type=int, default=50)

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "weights" / "tiny", help="checkpoint folder")
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--image", type=Path, default=ROOT / "examples" / "portrait.png")
+    parser.add_argument("--image", type=Path, default=ROOT / "examples" / "portrait.jpg")
     parser.add_argument("--voice", type=Path, default=ROOT / "examples" / "voice.wav")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bench-fusion", help="where modes are remembered")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")

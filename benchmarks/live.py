@@ -104,7 +104,7 @@ def interruption(speaker: PipelineSpeaker, voice_n: np.ndarray) -> float:
 
 
 def measure(model: str, seconds: float) -> dict[str, Any]:
-    picture = read_image(bundled("examples/portrait.png"))
+    picture = read_image(bundled("examples/portrait.jpg"))
     voice_n = read_audio(bundled("examples/voice.wav"))
     voice_n = voice_n[: len(voice_n) // (HOP * SAMPLES) * HOP * SAMPLES]
     rounds = max(2, round(seconds * SAMPLE_RATE / len(voice_n)))

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--size", help="WIDTHxHEIGHT of the video; the picture's by default")
     parser.add_argument("--fps", help="frames per second of the video; the checkpoint's by default")
     parser.add_argument("--voice", type=Path, default=ROOT / "examples" / "voice.wav")
-    parser.add_argument("--image", type=Path, default=ROOT / "examples" / "portrait.png")
+    parser.add_argument("--image", type=Path, default=ROOT / "examples" / "portrait.jpg")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
     options = parser.parse_args()
 

@@ -29,7 +29,7 @@ WIDTH, HEIGHT, FPS = 3840, 2160, 25
 
 def write_video(path: Path, frames: int) -> None:
     side = HEIGHT - 100
-    face = Image.open(ROOT / "examples" / "portrait.png").convert("RGB").resize((side, side))
+    face = Image.open(ROOT / "examples" / "portrait.jpg").convert("RGB").resize((side, side))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "ultrafast"})
         assert isinstance(stream, VideoStream)

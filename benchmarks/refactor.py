@@ -160,7 +160,7 @@ def prepare(place: Path) -> None:
     sys.path.append(str(ROOT / "tests" / "models"))
     from tiny_pipeline import make_pipeline, wan_autoencoder
 
-    picture = read_image(ROOT / "examples" / "portrait.png")
+    picture = read_image(ROOT / "examples" / "portrait.jpg")
     height, width = (side // 2 * 2 - 16 for side in picture.shape[:2])
     voice = read_audio(ROOT / "examples" / "voice.wav")[: round(16000 * SECONDS)]
     np.savez(place / "inputs.npz", voice=voice, picture=picture)

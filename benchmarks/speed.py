@@ -210,7 +210,7 @@ def main() -> None:
     pipe: Any = SkyReelsAudioPipeline.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
     settings = pipe.settings()
     rng = np.random.default_rng(0)
-    image = frame_picture(read_image("examples/portrait.png"), (settings.height, settings.width)).picture_HWC
+    image = frame_picture(read_image("examples/portrait.jpg"), (settings.height, settings.width)).picture_HWC
     size = settings.width, settings.height
     samples = int(16000 * options.seconds)
     voice = 0.1 * rng.standard_normal(samples).astype(np.float32)

@@ -277,7 +277,7 @@ def test_the_real_pipeline_makes_a_video(tmp_path: Path) -> None:
     real = {"renderer": "skyreels_audio.app.render:Renderer", "model": str(bundled("weights/tiny"))}
     with Running(tmp_path / "data", page=False, **real) as running, running.client() as client:
         files = {
-            "picture": bundled("examples/portrait.png").read_bytes(),
+            "picture": bundled("examples/portrait.jpg").read_bytes(),
             "voice": voice(tmp_path / "v.wav", 0.6).read_bytes(),
         }
         fields = {"consent": "true", "preset": "fast"}

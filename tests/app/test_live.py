@@ -109,7 +109,7 @@ def test_the_portrait_speaks_with_the_voice_and_lives_on_without_it() -> None:
     from skyreels_audio.media import read_image
     from skyreels_audio.models.motion_autoencoder import CHANNELS
 
-    picture = read_image(bundled("examples/portrait.png"), 256)
+    picture = read_image(bundled("examples/portrait.jpg"), 256)
     speaker = PipelineSpeaker(str(bundled("weights/tiny")), "cpu", picture)
     jaw, blink = CHANNELS.index("jawOpen"), CHANNELS.index("eyeBlink")
     run = Run(speaker)

@@ -40,7 +40,7 @@ def test_a_face_is_followed_through_a_gap(walk):
 @pytest.fixture(scope="module")
 def stranger():
     """Another person, drawn, in the middle of a picture of 240 by 320."""
-    picture = Image.open(bundled("examples/portrait.png")).convert("RGB").resize((240, 240))
+    picture = Image.open(bundled("examples/portrait.jpg")).convert("RGB").resize((240, 240))
     return np.asarray(ImageOps.pad(picture, (320, 240), color=(60, 90, 130)))
 
 

@@ -14,6 +14,7 @@ from skyreels_audio.generation.compositing import (
     edit_mouth,
     keep_smile,
     scale_motion,
+    speak_as_wide,
     steady_head,
 )
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
@@ -67,32 +68,61 @@ def test_a_bared_smile_is_kept_in_part_until_lips_meet() -> None:
     assert 0.3 < kept[0] < 0.7 and kept[1] == 0 and kept[2] == 1
 
 
+def moved_box() -> torch.Tensor:
+    """A motion of a box of 160 × 128 at rest, over the crop's upper teeth at its middle."""
+    motion = torch.zeros(PARTS, 160, 128)
+    y, x = torch.meshgrid((torch.arange(160) - 104) / 8, (torch.arange(128) - 63.5) / 32, indexing="ij")
+    motion[3], motion[8], motion[9], motion[12], motion[13] = 1, x, y, 1, 1
+    return motion
+
+
 def test_teeth_are_as_fine_as_the_picture(vae: MotionAutoencoder) -> None:
-    """96 stripes over 64 pixels of the box, which it could not hold, are there in a picture of four times its size."""
+    """64 stripes over 64 pixels of the box, which it could not hold, are there in a picture of four times its size."""
     picture = np.full((1024, 1024, 3), 128, np.uint8)
     compositor = Compositor(Aligned.at(picture, np.array([[4.0, 0, 0], [0, 4.0, 0]]), (256, 256)), vae, head=False)
-    stripes = torch.tensor([1.5, 0.5]).repeat(96)
-    compositor.relief_3RS = stripes.expand(3, 4, -1)
-    motion = torch.zeros(PARTS, 160, 128)
-    motion[2], motion[6], motion[7] = 1, 1, (torch.arange(128) - 63.5) / 32
-    row = compositor.frame(code(), motion)[480, 384:640, 0].astype(int)
-    assert (np.diff(np.sign(row - 127.5)) != 0).sum() > 170
+    compositor.teeth_24RS = torch.ones(2, 4, 4, 128)
+    compositor.teeth_24RS[:, :3] *= torch.tensor([1.0, 0.2]).repeat(64)
+    motion = moved_box()
+    motion[2, 96:110], motion[7, 96:110] = 1, 1
+    row = compositor.frame(code(), motion)[4 * (88 + 104), 384:640, 0].astype(int)
+    assert (np.diff(np.sign(row - row.mean())) != 0).sum() > 110
 
 
 def test_own_teeth_are_the_pixels_of_the_picture_in_their_place(vae: MotionAutoencoder) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     compositor = Compositor(Aligned.at(picture, np.array([[4.0, 0, 0], [0, 4.0, 0]]), (256, 256)), vae, head=False)
-    motion = torch.zeros(PARTS, 160, 128)
-    motion[1, 90:110], motion[2, 90:110], motion[9, 90:110] = 12, 1, 1  # lips would take them 12 pixels along
+    compositor.teeth_24RS = torch.ones(2, 4, 4, 4)
+    motion = moved_box()
+    motion[1, 90:110], motion[7, 90:110], motion[11, 90:110] = 12, 1, 1  # lips would take them 12 pixels along
     shown = compositor.frame(code(), motion)
     top = 4 * 88  # of the box, in the picture
     assert np.array_equal(shown[top + 4 * 92 : top + 4 * 108, 300:700], picture[top + 4 * 92 : top + 4 * 108, 300:700])
+
+
+def test_teeth_of_a_picture_do_not_slide(vae: MotionAutoencoder, aligned: Aligned, monkeypatch) -> None:
+    """The skull is asked for once, whatever the mouth does."""
+    compositor, seen = Compositor(aligned, vae), []
+    monkeypatch.setattr(compositor, "frame", lambda code_N, motion_MHW: seen.append(motion_MHW[[8, 9, 11, 13]].clone()))
+    list(compositor.frames([code(jawOpen=i / 10, keepMouth=0.0) for i in range(11)]))
+    assert all(torch.equal(place, seen[0]) for place in seen) and seen[0].abs().max() > 0
 
 
 def test_an_edit_counts_as_far_as_it_was_to_be_seen(vae: MotionAutoencoder, aligned: Aligned) -> None:
     """Codes are written to be mixed with a picture's own mouth; an edit keeps none of it."""
     kept = edit_mouth(aligned, code(jawOpen=0.8, keepMouth=0.75), vae)
     assert np.array_equal(kept, edit_mouth(aligned, code(jawOpen=0.2, keepMouth=0.0), vae))
+
+
+def test_an_edit_speaks_as_wide_as_its_speaker() -> None:
+    codes = torch.stack([code(jawOpen=jaw, mouthPress=0.3, keepMouth=0.2) for jaw in np.linspace(0, 0.8, 21)])
+    jaw, press = CHANNELS.index("jawOpen"), CHANNELS.index("mouthPress")
+    wide = 0.195 * float(((1 - 0.2) * codes[:, jaw]).quantile(0.95))
+    narrow = speak_as_wide(codes, 0.7 * wide)
+    assert torch.allclose(narrow[:, jaw], 0.7 * codes[:, jaw]) and torch.equal(narrow[:, press], codes[:, press])
+    assert torch.equal(speak_as_wide(codes, 1.5 * wide), codes)  # nobody speaks wider than the model does
+    assert torch.equal(speak_as_wide(codes, 0.01), codes)  # who is silent has not shown how wide
+    assert torch.allclose(speak_as_wide(codes, 0.02)[:, jaw], 0.5 * codes[:, jaw])
+    assert torch.equal(speak_as_wide(codes[:1] * 0, 0.1), codes[:1] * 0)
 
 
 def test_an_edit_of_no_strength_changes_nothing(vae: MotionAutoencoder, aligned: Aligned) -> None:

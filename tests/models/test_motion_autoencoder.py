@@ -10,7 +10,6 @@ from skyreels_audio.models.motion_autoencoder import (
     Motion,
     MotionAutoencoder,
     pack,
-    relieve,
     unpack,
     warp,
 )
@@ -48,38 +47,31 @@ def test_flow_points_to_where_a_pixel_comes_from() -> None:
     assert torch.allclose(moved[..., 2:, :-3], source[..., :-2, 3:], atol=1e-5)
 
 
+GREY = torch.tensor([[0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0]])  # light
+TEETH = torch.ones(2, 4, 4, 4)
+
+
 def test_what_is_painted_replaces_what_is_moved() -> None:
     source, colour = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
     painted = torch.zeros(1, 1, 8, 8)
     painted[..., 4:] = 1
-    nothing = torch.zeros(1, 2, 8, 8)
-    none = painted * 0
-    made = Motion(nothing, painted, colour, none, nothing, none, none).apply(source, torch.rand(3, 4, 4))
+    nothing, none = torch.zeros(1, 2, 8, 8), painted * 0
+    made = Motion(nothing, painted, colour, none, nothing, none, none).apply(source, GREY, TEETH)
     assert torch.equal(made[..., :4], source[..., :4]) and torch.equal(made[..., 4:], colour[..., 4:])
 
 
 def test_own_teeth_stay_where_they_are_and_are_not_carried_by_lips() -> None:
     """Lips that move down by four pixels uncover the upper half of the teeth again, and take none of them along."""
     source = torch.zeros(1, 3, 16, 8)
-    source[..., 4:8, :] = 1  # teeth
-    bared, own, nothing = torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8)
-    bared[..., 4:8, :], own[..., 4:6, :] = 1, 1
+    source[..., 4:8, :] = 0.9  # teeth
+    bared, inside, nothing = torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8)
+    bared[..., 4:8, :], inside[..., 4:6, :] = 1, 1
     flow = torch.zeros(1, 2, 16, 8)
     flow[:, 1] = -4
     colour = torch.full((1, 3, 16, 8), -0.5)
-    made = Motion(flow, nothing, colour, nothing, flow * 0, own, bared).apply(source, torch.ones(3, 4, 4))
+    made = Motion(flow, nothing, colour, inside, flow * 0, nothing, bared).apply(source, GREY, TEETH)
     assert torch.equal(made[..., 4:6, :], source[..., 4:6, :])  # where they were
     assert torch.equal(made[..., 8:12, :], colour[..., 8:12, :])  # what the flow would have carried is painted
-
-
-def test_teeth_have_the_relief_of_their_place_and_what_is_not_teeth_has_none() -> None:
-    relief = torch.linspace(0.5, 1.5, 64).view(1, 1, 64).expand(3, 4, 64)  # brighter to the right
-    colour, teeth = torch.zeros(1, 3, 2, 9), torch.ones(1, 1, 2, 9)
-    teeth[:, :, 1] = 0
-    place = torch.stack([torch.linspace(-0.9, 0.9, 9).expand(2, -1), torch.zeros(2, 9)])[None]
-    shown = (relieve(colour, teeth, place, relief) + 1)[0]  # brightness from 0 on, 1 without a relief
-    assert torch.allclose(shown[:, 0], (1 + 0.5 * place[0, 0, 0]).expand(3, -1), atol=0.01)
-    assert torch.equal(shown[:, 1], torch.ones(3, 9))
 
 
 def test_one_source_serves_many_codes() -> None:

@@ -1,5 +1,6 @@
 """Training of the small model: what augmentation must not break, and what each loss is zero at."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from skyreels_audio.media import InputError
+from skyreels_audio.models.inner_mouth import face_light
 from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, REST, Motion, warp
 from skyreels_audio.synthetic.codes import speech_code
 from skyreels_audio.training.motion.augment import Batch, augment
@@ -27,12 +29,13 @@ def batch(count: int = 4) -> Batch:
     flow = torch.zeros(count, 2, 160, 128)
     flow[:, 0], flow[:, 1] = 4, -3
     codes = torch.rand(count, len(FACE_CHANNELS), generator=generator)
-    teeth = torch.zeros(count, 1, 160, 128)
-    teeth[:, :, 100:108, 50:78] = 1
+    inside = torch.zeros(count, 1, 160, 128)
+    inside[:, :, 100:108, 50:78] = 1
     y, x = torch.meshgrid((torch.arange(160) - 104) / 8, (torch.arange(128) - 64) / 16, indexing="ij")
     place = torch.stack([x, y]).expand(count, -1, -1, -1)
-    own = torch.zeros_like(teeth)
-    return Batch(source, warp(source, flow), codes, flow, torch.ones(count, 1, 160, 128), teeth, place, own, own)
+    own, seen, gap = torch.zeros_like(inside), torch.ones_like(inside), torch.full((count, 1, 1, 1), 2.0)
+    light = face_light(source)
+    return Batch(source, warp(source, flow), codes, flow, seen, inside, place, gap, own, own, light)
 
 
 def write_pairs(folder: Path, clips: int = 3) -> None:
@@ -51,9 +54,10 @@ def write_pairs(folder: Path, clips: int = 3) -> None:
                 poses_TN=np.zeros((2, len(FACE_CHANNELS)), np.float32),
                 flow_PHW2=np.full((2, 160, 128, 2), 64, np.int16),
                 visible_PHW=np.ones((2, 160, 128), bool),
+                inside_THW=np.zeros((2, 160, 128), bool),
                 teeth_THW=np.zeros((2, 160, 128), bool),
-                laid=np.array(True),
-                teeth_place_32=np.zeros((3, 2), np.float32),
+                place_32=np.zeros((3, 2), np.float32),
+                gap_T=np.zeros(2, np.float32),
             )
 
 
@@ -64,9 +68,12 @@ def recipe(folder: Path) -> MotionRecipe:
     return MotionRecipe(**given, model=SMALL, optimisation=options)
 
 
-def test_mirrored_teeth_keep_their_places_in_the_mirrored_relief() -> None:
+TEETH = torch.ones(2, 4, 4, 4)
+
+
+def test_mirrored_faces_have_their_places_mirrored() -> None:
     given = batch(1)
-    seen = [augment(given, torch.Generator().manual_seed(seed)).place_B2HW for seed in range(8)]
+    seen = [augment(given, torch.Generator().manual_seed(seed), TEETH).place_B2HW for seed in range(8)]
     mirrored = given.place_B2HW.flip(-1) * torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
     assert any(torch.equal(place, mirrored) for place in seen)
     assert all(torch.equal(place, mirrored) or torch.equal(place, given.place_B2HW) for place in seen)
@@ -74,7 +81,7 @@ def test_mirrored_teeth_keep_their_places_in_the_mirrored_relief() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_augmented_pairs_still_fit_their_flow(seed: int) -> None:
-    given = augment(batch(8), torch.Generator().manual_seed(seed))
+    given = augment(batch(8), torch.Generator().manual_seed(seed), TEETH)
     error = (warp(given.source_B3HW, given.flow_B2HW) - given.target_B3HW).abs().mean(1, keepdim=True)
     inner = given.visible_B1HW.clone()
     inner[..., :8], inner[..., -8:], inner[..., :8, :], inner[..., -8:, :] = 0, 0, 0, 0
@@ -82,20 +89,48 @@ def test_augmented_pairs_still_fit_their_flow(seed: int) -> None:
     assert median < 0.03
 
 
-def test_losses_of_the_true_motion_are_small_and_of_a_wrong_flow_are_not() -> None:
+def test_what_a_source_does_not_show_of_a_mouth_is_drawn_in_its_new_light() -> None:
+    given = batch(8)
+    hidden = replace(given, visible_B1HW=1 - given.inside_B1HW)
+    seen = augment(hidden, torch.Generator().manual_seed(0), TEETH)
+    where = (seen.inside_B1HW > 0) & (seen.place_B2HW[:, 1:].abs() < 0.4)  # white teeth
+    for n in range(len(where)):
+        shown = (seen.target_B3HW[n][:, where[n, 0]].amax(1) + 1) / 2
+        assert torch.allclose(shown, seen.light_B7[n, :3].clamp(0, 1), atol=0.05) or not where[n].any()
+    assert seen.light_B7[:, :3].std(0).min() > 0.01 and where.any()
+
+
+def test_losses_of_the_true_motion_are_small_and_of_a_wrong_one_are_not() -> None:
     given = batch()
-    painted = torch.full_like(given.visible_B1HW, 1e-4)
-    colour = torch.zeros_like(given.source_B3HW)
-    relief, teeth, own = torch.ones(3, 4, 4), (given.teeth_B1HW, given.place_B2HW), (given.own_B1HW, given.bared_B1HW)
-    true = motion_losses(Motion(given.flow_B2HW, painted, colour, *teeth, *own), given, relief)
-    wrong = motion_losses(Motion(given.flow_B2HW + 2, painted, colour, *teeth, *own), given, relief)
-    assert float(true["flow"]) == 0 and float(true["pixels"]) < 1e-3 and float(true["hidden"]) < 1e-3
-    assert float(true["place"]) == 0 and float(true["teeth"]) < 1e-3
-    loose = motion_losses(Motion(given.flow_B2HW, painted, colour, *teeth, own[0], own[1] + 0.5), given, relief)
-    assert float(loose["bared"]) > 0.1
-    elsewhere = motion_losses(Motion(given.flow_B2HW, painted, colour, teeth[0], teeth[1] + 0.5, *own), given, relief)
-    assert float(elsewhere["place"]) > 0.1
-    assert float(wrong["flow"]) > 0.5 and float(wrong["pixels"]) > 10 * float(true["pixels"])
+    true = Motion(
+        flow_B2HW=given.flow_B2HW,
+        painted_B1HW=torch.full_like(given.visible_B1HW, 1e-4),
+        colour_B3HW=torch.zeros_like(given.source_B3HW),
+        inside_B1HW=given.inside_B1HW,
+        place_B2HW=given.place_B2HW,
+        gap_B1HW=given.gap_B111.expand_as(given.inside_B1HW),
+        bared_B1HW=given.bared_B1HW,
+    )
+    losses = motion_losses(true, given, TEETH)
+    assert float(losses["flow"]) == float(losses["place"]) == float(losses["gap"]) == 0
+    assert float(losses["pixels"]) < 1e-3 and float(losses["hidden"]) < 1e-3 and float(losses["inside"]) < 1e-3
+    for name in ("place", "gap", "bared", "inside", "flow"):
+        field = next(f.name for f in fields(true) if f.name.startswith(name))
+        wrong = motion_losses(replace(true, **{field: getattr(true, field) + 0.5}), given, TEETH)
+        assert float(wrong[name]) > 10 * float(losses[name]) + 0.05, name
+    moved = motion_losses(replace(true, flow_B2HW=given.flow_B2HW + 2), given, TEETH)
+    assert float(moved["pixels"]) > 10 * float(losses["pixels"])
+
+
+def test_pixels_do_not_move_teeth() -> None:
+    given = batch(1)
+    place, gap = given.place_B2HW.clone().requires_grad_(), given.gap_B111.expand_as(given.inside_B1HW).clone()
+    inside = given.inside_B1HW.clone().requires_grad_()
+    painted = torch.full_like(inside, 0.9).detach()
+    motion = Motion(given.flow_B2HW, painted, given.source_B3HW, inside, place, gap, given.bared_B1HW)
+    loss = motion_losses(motion, given, torch.rand(2, 4, 4, 4, generator=torch.Generator().manual_seed(0)))["pixels"]
+    loss.backward()
+    assert place.grad is None and inside.grad is not None and inside.grad.abs().sum() > 0
 
 
 def test_what_comes_from_outside_of_a_band_is_hidden() -> None:

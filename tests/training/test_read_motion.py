@@ -24,7 +24,7 @@ def encoders() -> Encoders:
 
 def test_codes_that_moved_a_picture_are_read_from_the_video(encoders: Encoders) -> None:
     """Half of the video is still, in the other half the jaw opens three times and the head nods."""
-    picture = read_image(bundled("examples/portrait.png"))
+    picture = read_image(bundled("examples/portrait.jpg"))
     wave = np.sin(np.linspace(0, 3 * np.pi, FRAMES // 2)) ** 2
     codes_FN = torch.tensor(REST).repeat(FRAMES, 1)
     codes_FN[-len(wave) :, CHANNELS.index("keepMouth")] = 0

@@ -83,7 +83,7 @@ async def chosen_picture(service: Service, owner: str, text: str) -> Path:
     if not isinstance(asked, dict):
         raise ValueError
     if not asked.get("picture"):
-        return bundled("examples/portrait.png")
+        return bundled("examples/portrait.jpg")
     if asked.get("consent") is not True:
         raise Refused("Say that the person shown agrees to this, or does not exist.")
     return await anyio.to_thread.run_sync(service.uploads.owned, owner, str(asked["picture"]))

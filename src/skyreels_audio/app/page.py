@@ -191,7 +191,7 @@ def _make_tab(page: Page, blocks: gr.Blocks) -> None:
         gone(lambda: "", None, found)
     sounds = [fields["voice"], fields["video"]]
     fields["voice"].change(page.heard, sounds, fields["preset"], preprocess=False, show_progress="hidden")
-    for name, target in (("portrait.png", "picture"), ("voice.wav", "voice")):
+    for name, target in (("portrait.jpg", "picture"), ("voice.wav", "voice")):
         fields[f"example {target}"].click(_bound(page.example, name), None, fields[target], **raw)
     asked, hidden = [fields[name] for name in FIELDS], "hidden"
     make.click(page.make, asked, [progress, cancel, clock], preprocess=False, show_progress=hidden)

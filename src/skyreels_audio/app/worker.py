@@ -143,7 +143,7 @@ class Worker:
             if self.jobs.huey.pending_count():
                 raise Stopped
 
-        inputs = {"picture": bundled("examples/portrait.png"), "voice": bundled("examples/voice.wav")}
+        inputs = {"picture": bundled("examples/portrait.jpg"), "voice": bundled("examples/voice.wav")}
         for preset in PRESETS:
             if self.jobs.read(speed_key(preset, "picture")):
                 continue

@@ -50,7 +50,7 @@ def benchmark(
         from skyreels_audio.cli.suite import run_suite
 
         return typer.echo(run_suite(suite, subset, model, out, shard, device, dtype))
-    picture = read_image(image or bundled("examples/portrait.png"))
+    picture = read_image(image or bundled("examples/portrait.jpg"))
     voice_n = read_voice(audio or bundled("examples/voice.wav")).waveform_n[: round(SAMPLE_RATE * seconds)]
     settings = door.read_settings(model, num_inference_steps=None if fit_teacache else steps)
     door.check_device(device)

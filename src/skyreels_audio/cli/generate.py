@@ -116,7 +116,7 @@ def check_files(given: SimpleNamespace) -> tuple[dict[str, Path | None], Outputs
     against["--size source"] = given.size if given.size == "source" else None
     door.check_together(given.video, given.audio, about_video, against)
     if given.image is None and given.video is None and given.prompt is None:
-        given.image = bundled("examples/portrait.png")
+        given.image = bundled("examples/portrait.jpg")
     given.audio = given.audio or bundled("examples/voice.wav")
     door.check_prompt(given.prompt)
     inputs = {"image": given.image, "video": given.video, "audio": given.audio}

@@ -10,11 +10,12 @@ import numpy as np
 
 from skyreels_audio.evaluation.lips import true_curves
 from skyreels_audio.synthetic.motion import FPS, Manner, Motion, animate
+from skyreels_audio.synthetic.pairs import inside_mouth
 from skyreels_audio.synthetic.render import Rendered, Renderer
-from skyreels_audio.synthetic.rig import ACTIONS, Material
+from skyreels_audio.synthetic.rig import ACTIONS
 from skyreels_audio.synthetic.speech import RATE, Phoneme, Utterance, concatenate, cut
 from skyreels_audio.synthetic.subject import Subject
-from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, upper_teeth, usual_teeth
+from skyreels_audio.synthetic.teeth import gap_of, lay_inside, place_teeth, usual_teeth
 from skyreels_audio.synthetic.visemes import CURVE_RATE, curves, loudness
 
 SILENCE = 2.0  # seconds in the middle of a broken voice
@@ -90,13 +91,12 @@ def portrait(renderer: Renderer, subject: Subject) -> tuple[np.ndarray, np.ndarr
 def true_video(renderer: Renderer, subject: Subject, motion: Motion) -> tuple[Rendered, np.ndarray]:
     """What a perfect model would make, and its lip curves [F, C]. Real people show the teeth that are usual."""
     shown, curves = renderer.render(subject, motion), true_curves(motion.weights_TK)
-    if subject.look is not None:
-        return shown, curves
     corners = shown.mesh_TL2[0].min(0), shown.mesh_TL2[0].max(0)
-    light_3 = light_on_teeth(shown.frames[0], np.concatenate(corners))
     own = renderer.places(subject, motion, [(t, t) for t in range(len(motion))])
     frames = []
-    for t, (frame, teeth) in enumerate(zip(shown.frames, own[..., 3] == Material.TEETH + 1, strict=True)):
-        place_32 = place_teeth(renderer.seen(subject, motion, t))
-        frames.append(lay_teeth(frame[None], upper_teeth(teeth[None], place_32), place_32, usual_teeth(), light_3))
+    for t, (frame, inside) in enumerate(zip(shown.frames, inside_mouth(own[..., 3]), strict=True)):
+        seen = renderer.seen(subject, motion, t)
+        place_32 = place_teeth(seen)
+        gap = np.array([gap_of(seen, place_32)])
+        frames.append(lay_inside(frame[None], inside[None], place_32, gap, np.concatenate(corners), usual_teeth()))
     return replace(shown, frames=np.concatenate(frames)), curves

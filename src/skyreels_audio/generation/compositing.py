@@ -1,7 +1,8 @@
 """Codes of motion → frames: the decoder's flow, applied to the picture itself at its own resolution.
 
 The decoder works on the face's box in an aligned crop of 256 × 256. Its flow and mask are smooth, so they are brought
-to the picture's pixels, which move without being drawn again; only what is painted has the decoder's own resolution.
+to the picture's pixels, which move without being drawn again. The inside of a mouth is drawn there too, its edges as
+sharp as the picture; only what else is painted has the decoder's own resolution.
 
 Shape letters: B frame of a batch, N channel of a code, M part of a motion, H W pixels of the face's box,
 h w pixels of the picture.
@@ -9,6 +10,7 @@ h w pixels of the picture.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -19,21 +21,41 @@ from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.faces.warp import invert, warp
-from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, relieve
+from skyreels_audio.models.inner_mouth import (
+    COARSE,
+    coarse,
+    face_light,
+    light_on_teeth,
+    opening,
+    seat,
+    unknown_teeth,
+)
+from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, Paint
 
 BATCH = 8  # frames that are decoded at once
-PARTS = 10  # channels of what a frame's motion is
+PARTS = 14  # channels of what a frame's motion is
+SHARE, STRENGTH, INSIDE = 2, 3, 7  # of them: painted share, how far the decoder has its say, inside of the mouth
+FIXED = [8, 9, 11, 13]  # the same in all frames of one picture: place in the skull, teeth that it bares, unknown ones
+BARED = 11
+OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
+PAINT = 3, 1, 2, 1, 1, 1, 1  # the last ones, those of a `Paint`
+SOFT = 1.5  # pixels of a picture that an edge of teeth is wide
+SHARP = 3.0  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
 FADE = 10  # pixels of the box over which an edit ends at its border
 KEEP_MOUTH, KEEP_EYES, HEAD, PRESS = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw", "mouthPress"))
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
-SOME_TEETH = 0.01  # share of teeth above which their relief is looked at
+SOME = 0.004  # share of a pixel from which on anything is drawn
 STILL = 0.01  # below this nothing of the eyes is decoded
 
 # The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
 HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
 HEAD_ENDS = 1.0, 1.9  # in half axes: the head moves as one up to here, what surrounds it is still from there on
 NECK = np.array([0.5, 1.0])  # what the head rolls about
+# What actions part the lips by, of the face's height, on the rig; and those that are wider or less wide in a person.
+OPENS = {CHANNELS.index("jawOpen"): 0.195, CHANNELS.index("mouthFunnel"): 0.085}
+WIDE = [CHANNELS.index(name) for name in ("jawOpen", "mouthFunnel", "mouthStretch", "mouthUpperUp", "mouthLowerDown")]
+NARROWEST, SILENT = 0.5, 0.015
 SMILE, BARED = 0.35, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
 PRESSED = 0.35  # of lips that meet
 INERTIA = 2.5  # frames of 25 per second, deviation of a Gaussian; it leaves 0.8 of a nod per second
@@ -86,6 +108,20 @@ def keep_smile(codes_FN: Tensor, aperture: float) -> Tensor:
     return codes_FN
 
 
+def speak_as_wide(codes_FN: Tensor, aperture: float) -> Tensor:
+    """Codes for somebody whose lips are seldom further apart than ``aperture`` of the face: no wider than that.
+
+    Who keeps silent all the time has shown nothing.
+    """
+    if aperture < SILENT:
+        return codes_FN
+    opened_F = (codes_FN[:, list(OPENS)] * torch.tensor(list(OPENS.values()))).sum(1) * (1 - codes_FN[:, KEEP_MOUTH])
+    share = aperture / float(opened_F.quantile(0.95).clamp(min=1e-6))
+    codes_FN = codes_FN.clone()
+    codes_FN[:, WIDE] *= min(max(share, NARROWEST), 1.0)
+    return codes_FN
+
+
 def at_times(codes_FN: Tensor, fps: float, frames: int, code_fps: float = 25.0) -> Tensor:
     """Codes of 25 per second, read at ``frames`` frame times of another rate, between codes in proportion."""
     times = torch.arange(frames, dtype=torch.float64) * code_fps / fps
@@ -112,12 +148,13 @@ class FaceDecoder:
         }
         first, last = vae.config.mouth[0], vae.config.eyes[1]
         row = torch.arange(self.shape[0], device=vae.device).view(-1, 1)
+        self.source, self.light_B7 = source, face_light(source)
         self.lower = ((row - first) / (last - first)).clamp(0, 1)
         self.border = border_fade(self.shape, vae.device)
 
     @torch.no_grad()
     def __call__(self, codes_BN: Tensor) -> Tensor:
-        """Flow (crop pixels right, down), unmoved share, colour (-1 to 1), teeth, their place, own [B, 10, H, W]."""
+        """Flow (crop pixels right, down), painted share, strength, and what a ``Paint`` has [B, 14, H, W]."""
         codes_BN = codes_BN.to(self.vae.device)
         face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype)
         result = torch.zeros(len(codes_BN), PARTS, *self.shape, device=self.vae.device)
@@ -130,12 +167,24 @@ class FaceDecoder:
             weight = self.lower if band == "mouth" else 1 - self.lower
             rows = self.bands[band]
             strength = awake_B[chosen].view(-1, 1, 1, 1) * weight[rows]
-            moved = torch.cat([motion.flow_B2HW, motion.unmoved()], 1) * strength
-            result[chosen, :3, rows] += moved
-            painted = torch.cat([motion.colour_B3HW, motion.teeth_B1HW, motion.place_B2HW, motion.own_B1HW], 1)
-            result[chosen, 3:, rows] += painted * weight[rows]
-        result[:, :3] *= self.border
+            result[chosen, :SHARE, rows] += motion.flow_B2HW * strength
+            result[chosen, STRENGTH, rows] += strength[:, 0]
+            inside = motion.inside_B1HW
+            bared = motion.bared_B1HW
+            teeth = *seat(motion.place_B2HW, motion.gap_B1HW, inside), bared, opening(inside), unknown_teeth(bared)
+            painted = torch.cat([motion.colour_B3HW, inside, *teeth], 1)
+            result[chosen, SHARE, rows] += (motion.unmoved() * weight[rows])[:, 0]
+            result[chosen, STRENGTH + 1 :, rows] += painted * weight[rows]
+        result[:, :SHARE] *= self.border
+        result[:, STRENGTH] *= self.border
         return result
+
+    @cached_property
+    def fixed(self) -> Tensor:
+        """What is the same in all frames of one picture [4, H, W]: the mean over some mouths."""
+        codes = torch.zeros(len(OPENINGS), len(CHANNELS))
+        codes[:, CHANNELS.index("jawOpen")] = torch.tensor(OPENINGS)
+        return self(codes)[:, FIXED].mean(0)
 
 
 def border_fade(shape: tuple[int, int], device: Any) -> Tensor:
@@ -155,10 +204,12 @@ class Compositor:
 
     def __init__(self, aligned: Aligned, vae: Any, eyes: bool = True, head: bool = True) -> None:
         self.picture, self.aperture = aligned.picture_hw3, aligned.aperture
-        self.decoder, self.relief_3RS = FaceDecoder(vae, aligned.crop_HW3, eyes), vae.relief_3RS.cpu()
+        self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
         self.place, self.to_crop = aligned.place, invert(aligned.place)
+        self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
+        self.teeth_24RS = coarse(vae.teeth_24RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
         height, width = self.picture.shape[:2]
         self.head = head
         corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
@@ -173,7 +224,7 @@ class Compositor:
         place = np.stack([x, y], -1) @ self.to_crop[:, :2].T + self.to_crop[:, 2]
         self.crop_hw2 = torch.from_numpy(place.astype(np.float32))
         self.here_hw2 = torch.from_numpy(np.stack([x, y], -1).astype(np.float32))
-        reach = int(np.ceil(REACH * np.sqrt(abs(np.linalg.det(self.place[:, :2])))))
+        reach = int(np.ceil(REACH * self.scale))
         self.origin = np.maximum(low - reach, 0)
         around = self.picture[self.origin[1] : high[1] + reach, self.origin[0] : high[0] + reach]
         self.source = torch.from_numpy(around.copy()).permute(2, 0, 1)[None].float()
@@ -188,7 +239,9 @@ class Compositor:
         codes = iter(codes_FN)
         while batch := list(islice(codes, BATCH)):
             codes_BN = keep_smile(torch.stack(batch), self.aperture)
-            for code_N, motion_MHW in zip(codes_BN, self.decoder(codes_BN), strict=True):
+            motion_BMHW = self.decoder(codes_BN)
+            motion_BMHW[:, FIXED] = self.decoder.fixed
+            for code_N, motion_MHW in zip(codes_BN, motion_BMHW, strict=True):
                 yield self.frame(code_N, motion_MHW.cpu())
 
     def frame(self, code_N: Tensor, motion_MHW: Tensor) -> np.ndarray:
@@ -199,31 +252,37 @@ class Compositor:
             at_hw2 = at_hw2 - self._head_flow(code_N)
         grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
         face = F.grid_sample(motion_MHW[None], grid[None], align_corners=False, padding_mode="border")[0]
-        inside = (grid.abs().amax(-1) < 1).float()
-        face[:3] *= inside
+        within = (grid.abs().amax(-1) < 1).float()
+        face[:SHARE] *= within
+        edges = [SHARE, INSIDE]
+        face[edges] = (SHARP * (face[edges] - 0.5) + 0.5).clamp(0, 1)
+        face[SHARE] *= within * face[STRENGTH]
         source_hw2 = at_hw2 + face[:2].permute(1, 2, 0)
         matrix = torch.from_numpy(self.place).float()
         source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
-        moved = self._sample(source_hw2)
-        unmoved, own = face[2], face[9]
-        painted = (self._paint(face[3:9]) + 1) * 127.5
-        if (own > SOME_TEETH).any():
-            painted += own * (self._sample(at_hw2 @ matrix[:, :2].T + matrix[:, 2]) - painted)
-        result = moved + unmoved * (painted - moved)
+        moving = (source_hw2 - self.here_hw2).abs().amax(-1) > 0.02
+        result, painted = self._sample(source_hw2), face[SHARE] > SOME
+        drawn = painted | (moving & (face[INSIDE] > SOME))
+        if drawn.any():
+            still_hw2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
+            still = self._sample(still_hw2[None])[:, 0]
+            bared_11HW = motion_MHW[BARED : BARED + 1][None].to(self.decoder.source)
+            light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
+            paint_Mn = face[STRENGTH + 1 :, drawn]
+            result[:, drawn] = self._paint(result[:, drawn], face[SHARE, drawn], paint_Mn, still, light_17)
         # Where nothing moves the picture's own bytes stay, not their resampling.
-        changed = ((source_hw2 - self.here_hw2).abs().amax(-1) > 0.02) | (unmoved > 0.004)
+        changed = moving | painted
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
         return out
 
-    def _paint(self, paint_6hw: Tensor) -> Tensor:
-        """Colour [3, h, w], -1 to 1, with the relief of teeth where there are any."""
-        colour, teeth = paint_6hw[:3].clone(), paint_6hw[3] > SOME_TEETH
-        if teeth.any():
-            shown = paint_6hw[None, :, teeth][..., None]  # [1, 6, pixels, 1]
-            colour[:, teeth] = relieve(shown[:, :3], shown[:, 3:4], shown[:, 4:], self.relief_3RS)[0, ..., 0]
-        return colour
+    def _paint(self, moved_3n: Tensor, share_n: Tensor, paint_Mn: Tensor, still_3n: Tensor, light_17: Tensor) -> Tensor:
+        """Colours [3, n], 0 to 255, of pixels of which a share is painted."""
+        paint = Paint(*(part[None, ..., None] for part in paint_Mn.split(PAINT)))
+        moved, still = (colour[None, ..., None] / 127.5 - 1 for colour in (moved_3n, still_3n))
+        shown = paint.over(moved, share_n[None, None, :, None], still, light_17, self.teeth_24RS)
+        return (shown[0, ..., 0] + 1) * 127.5
 
     def _sample(self, source_hw2: Tensor) -> Tensor:
         height, width = self.source.shape[2:]
@@ -257,5 +316,6 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
-    motion_MHW[:3] *= strength
+    motion_MHW[:SHARE] *= strength
+    motion_MHW[STRENGTH] *= strength
     return compositor.frame(code_N, motion_MHW)

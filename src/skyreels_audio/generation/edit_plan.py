@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from skyreels_audio.faces import lip_aperture
 from skyreels_audio.faces.align import crop_boxes, placements
 from skyreels_audio.faces.track import Track, choose, fault, track_faces
 from skyreels_audio.generation.inputs import Progress
@@ -20,6 +21,7 @@ from skyreels_audio.media import SAMPLE_RATE, InputError, VideoInfo, probe_video
 Extend = Literal["ping-pong", "hold", "trim"]
 
 SHORTEST = 5  # frames; a mouth that is edited for less than that would flash
+WIDE = 0.95  # quantile of a speaker's apertures
 FADE = 3  # frames over which an edit comes and goes beside frames that keep their source
 COMPLETE = 0.95  # the share of the recorded frames that must be there; with less the file is truncated
 
@@ -36,6 +38,8 @@ class Plan:
         places: crop → source, an affine map [2, 3], of each frame of the stretch (between faces, what lies between).
         boxes: the lower face in the crop, xyxy, of each frame of the stretch, or None.
         size: of the crop, (H, W).
+        aperture: how wide the speaker opens the mouth: what the lips are apart, over the face's height, in the
+            one frame of twenty in which they are furthest.
         speakers: how many people were found; ``speaker`` is the chosen one's box (xyxy, source) in frame ``start``.
         shots: of the source frames that were looked at: first and last frame, and the box of the chosen one where it is
             first seen in the shot, None where it is not.
@@ -49,6 +53,7 @@ class Plan:
     places: list[np.ndarray]
     boxes: list[np.ndarray | None]
     size: tuple[int, int]
+    aperture: float
     speakers: int
     speaker: list[float]
     shots: list[dict[str, Any]]
@@ -144,6 +149,7 @@ def plan_edit(
         places=[places[index] for index in order[start:stop]],
         boxes=[boxes[index] for index in order[start:stop]],
         size=size,
+        aperture=float(np.quantile([lip_aperture(seen.landmarks) for seen in track.faces if seen is not None], WIDE)),
         speakers=len(tracks),
         speaker=[round(float(value), 1) for value in first.box_xyxy],
         shots=shots_of(track, available),

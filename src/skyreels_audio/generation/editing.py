@@ -19,7 +19,7 @@ from PIL import Image
 
 from skyreels_audio.faces.align import feather, paste
 from skyreels_audio.faces.warp import warp
-from skyreels_audio.generation.compositing import Aligned, edit_mouth
+from skyreels_audio.generation.compositing import Aligned, edit_mouth, speak_as_wide
 from skyreels_audio.generation.edit_plan import Plan
 from skyreels_audio.generation.inputs import Progress
 from skyreels_audio.generation.masks import editing_known
@@ -158,6 +158,7 @@ def _edit_by_motion(
     """Each edited frame gets another mouth out of its own pixels."""
     settings = pipe.settings(options.pop("settings", None), fps=plan.info.fps)
     codes_FN = pipe.generate_motion(plan.waveform(waveform_n), settings=settings, progress=progress, **options)
+    codes_FN = speak_as_wide(codes_FN, plan.aperture)
 
     def frames() -> Iterator[StoredFrame]:
         strengths = plan.strengths

@@ -3,10 +3,9 @@
 A latent is the code of four frames of a face: what its mouth, eyes and brows do, how much of the picture's own
 expression they keep, and how the head is turned. The decoder reads a code and the picture (the portrait, or the very
 frame that is being edited) and says for every pixel where in the picture it comes from, how far it is painted instead,
-and with what. Where the source shows a thing it is moved, not drawn again, so it stays as sharp as it was. Teeth that
-it does not show are moved too: a relief of usual ones is part of the model, and the decoder says where they stand.
-Teeth that it does show belong to the skull: while lips move over them they stay where they are, and no flow carries
-them.
+and with what. Where the source shows a thing it is moved, not drawn again, so it stays as sharp as it was. The inside
+of a mouth that it does not show is drawn (``inner_mouth``), and the decoder says where. Upper teeth that it does show
+belong to the skull: while lips move over them they stay where they are, and no flow carries them.
 
 The interface is that of diffusers' video autoencoders as far as both have one: ``encode(x).latent_dist``,
 ``config.latents_mean`` and ``latents_std``; latent 0 is frame 0 alone and latent ``i`` holds frames ``4i-3 … 4i``.
@@ -25,6 +24,13 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from skyreels_audio.models.inner_mouth import (
+    draw_inside,
+    light_on_teeth,
+    opening,
+    unknown_teeth,
+    upper_teeth,
+)
 from skyreels_audio.models.rope import FRAMES_PER_LATENT as FRAMES
 
 # fmt: off
@@ -46,8 +52,8 @@ REST = tuple(float(name.startswith("keep")) for name in CHANNELS)
 
 CALM = 0.1  # of the last layers' output: a step of the optimiser moves many weights at once
 FLOW_SCALE = 16.0  # pixels of flow per unit of output
-PLACE_SCALE = 4.0  # places in the relief of teeth, -1 to 1, per unit of output
-OUTPUTS = 11  # flow, painted share, colour, share of teeth, place in their relief, own teeth here and in the source
+PLACE_SCALE = 4.0  # half sizes of the upper teeth per unit of output
+OUTPUTS = 11  # flow, painted share, colour, inside of the mouth, place in the skull, gap, teeth in the source
 SHRINK = 16  # the face's box must be a multiple of it
 
 
@@ -56,41 +62,57 @@ class Motion:
     """What a decoder makes of a face's box: all [B, …, H, W].
 
     ``flow_B2HW``: where a pixel comes from, in pixels right and down of where it is. ``painted_B1HW``: 0 where the
-    source's pixel is taken, 1 where ``colour_B3HW`` (-1 to 1) is. ``teeth_B1HW``: how far that colour is one of upper
-    teeth, which have a relief; ``place_B2HW``: where in it, -1 to 1 across and down. ``bared_B1HW``: where the source
-    shows upper teeth, and ``own_B1HW``: where they are still to be seen, as the source's own pixels in their place.
+    source's pixel is taken, 1 where something else is: ``colour_B3HW`` (-1 to 1), or, as far as ``inside_B1HW`` says,
+    the inside of a mouth, with teeth by ``place_B2HW`` and ``gap_B1HW`` (``inner_mouth``). ``bared_B1HW``: where the
+    source shows upper teeth; inside of the mouth these are seen as the source's own pixels in their place.
     """
 
     flow_B2HW: Tensor
     painted_B1HW: Tensor
     colour_B3HW: Tensor
-    teeth_B1HW: Tensor
+    inside_B1HW: Tensor
     place_B2HW: Tensor
-    own_B1HW: Tensor
+    gap_B1HW: Tensor
     bared_B1HW: Tensor
 
-    def paint(self, relief_3RS: Tensor) -> Tensor:
-        """What is painted [B, 3, H, W], -1 to 1, with the relief of teeth on it."""
-        return relieve(self.colour_B3HW, self.teeth_B1HW, self.place_B2HW, relief_3RS)
-
     def unmoved(self) -> Tensor:
-        """Share [B, 1, H, W] that is not moved: painted, own teeth, and wherever the flow would carry teeth along."""
-        carried = warp(self.bared_B1HW, self.flow_B2HW)
-        return 1 - (1 - self.painted_B1HW) * (1 - carried) * (1 - self.own_B1HW)
+        """Share [B, 1, H, W] that is painted: what is hidden, and wherever the flow would carry teeth along."""
+        return 1 - (1 - self.painted_B1HW) * (1 - warp(self.bared_B1HW, self.flow_B2HW))
 
-    def apply(self, source_B3HW: Tensor, relief_3RS: Tensor) -> Tensor:
+    def apply(self, source_B3HW: Tensor, light_B7: Tensor, teeth_24RS: Tensor) -> Tensor:
         """The moved and painted source [B, 3, H, W], of the size that the motion has."""
-        moved, painted = warp(source_B3HW, self.flow_B2HW), self.paint(relief_3RS)
-        stays = painted + self.own_B1HW * (source_B3HW - painted)
-        return moved + self.unmoved() * (stays - moved)
+        mouth = self.inside_B1HW, self.place_B2HW, self.gap_B1HW, self.bared_B1HW, opening(self.inside_B1HW)
+        paint = Paint(self.colour_B3HW, *mouth, unknown_teeth(self.bared_B1HW.detach()))
+        light_B7 = light_on_teeth(light_B7, source_B3HW, self.bared_B1HW.detach())
+        moved = warp(source_B3HW, self.flow_B2HW)
+        return paint.over(moved, self.unmoved(), source_B3HW, light_B7, teeth_24RS)
 
 
-def relieve(colour_B3HW: Tensor, teeth_B1HW: Tensor, place_B2HW: Tensor, relief_3RS: Tensor) -> Tensor:
-    """Colours (-1 to 1) times the relief at their places, as far as they are of teeth."""
-    relief = relief_3RS.float().expand(len(colour_B3HW), -1, -1, -1)
-    grid_BHW2 = place_B2HW.float().permute(0, 2, 3, 1)
-    seen = F.grid_sample(relief, grid_BHW2, align_corners=False, padding_mode="border")
-    return (colour_B3HW + 1) * (1 + teeth_B1HW * (seen - 1)) - 1
+@dataclass(frozen=True)
+class Paint:
+    """What a ``Motion`` paints of any pixels [B, …, H, W].
+
+    ``open_B1HW`` and ``unknown_B1HW`` are from ``opening`` and ``unknown_teeth`` of ``inner_mouth``.
+    """
+
+    colour_B3HW: Tensor
+    inside_B1HW: Tensor
+    place_B2HW: Tensor
+    gap_B1HW: Tensor
+    bared_B1HW: Tensor
+    open_B1HW: Tensor
+    unknown_B1HW: Tensor
+
+    def over(
+        self, moved_B3HW: Tensor, unmoved_B1HW: Tensor, still_B3HW: Tensor, light_B7: Tensor, teeth_24RS: Tensor
+    ) -> Tensor:
+        """Painted [B, 3, H, W] over what is moved, with its own teeth, from the source that stands still, before it."""
+        place, gap, unknown = self.place_B2HW, self.gap_B1HW, self.unknown_B1HW
+        drawn = draw_inside(place, gap, self.open_B1HW, light_B7, teeth_24RS, unknown)
+        painted = self.colour_B3HW + self.inside_B1HW * (drawn - self.colour_B3HW)
+        own = self.inside_B1HW * self.bared_B1HW * upper_teeth(self.place_B2HW, teeth_24RS)[:, 3:]
+        result = moved_B3HW + unmoved_B1HW * (painted - moved_B3HW)
+        return result + own * (still_B3HW - result)
 
 
 def warp(source_BCHW: Tensor, flow_B2HW: Tensor) -> Tensor:
@@ -196,9 +218,9 @@ class MotionDecoder(nn.Module):
             FLOW_SCALE * result[:, :2],
             torch.sigmoid(4 * result[:, 2:3] - 2),
             result[:, 3:6],
-            torch.sigmoid(4 * result[:, 6:7] - 2),
+            torch.sigmoid(4 * result[:, 6:7] - 4),
             PLACE_SCALE * result[:, 7:9],
-            torch.sigmoid(4 * result[:, 9:10] - 4),
+            PLACE_SCALE * result[:, 9:10],
             torch.sigmoid(4 * result[:, 10:] - 4),
         )
 
@@ -224,7 +246,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         box: the face's part of the aligned frame: left, top, right, bottom in fractions.
         scale_factor_spatial: pixels of the aligned frame per latent: the code is of the whole face, so all of them.
         mouth, eyes: parts of the box that are decoded where only they change: top and bottom, in its pixels.
-        relief: height and width of the relief of teeth, which is 1 in the mean.
+        teeth: height and width of the pictures of upper and lower teeth.
         latents_mean, latents_std: of each latent channel, by which the transformer's latents are normalised.
     """
 
@@ -240,7 +262,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         box: Sequence[float] = (0.25, 0.34375, 0.75, 0.96875),
         mouth: Sequence[int] = (48, 160),
         eyes: Sequence[int] = (0, 64),
-        relief: Sequence[int] = (48, 192),
+        teeth: Sequence[int] = (64, 256),
         scale_factor_spatial: int = 256,
         latents_mean: Sequence[float] | None = None,
         latents_std: Sequence[float] | None = None,
@@ -253,7 +275,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         if height % SHRINK or width % SHRINK:
             raise ValueError(f"The face's box of {width}×{height} pixels must be a multiple of {SHRINK}.")
         self.decoder = MotionDecoder(len(FACE_CHANNELS), widths, code_width)
-        self.register_buffer("relief_3RS", torch.ones(3, *relief))
+        self.register_buffer("teeth_24RS", torch.ones(2, 4, *teeth))
         # Not linspace: while transformers makes a model on meta, it has another, and torch may remember that one.
         y, x = torch.meshgrid(*(2 * torch.arange(side) / (side - 1) - 1 for side in (height, width)), indexing="ij")
         self.register_buffer("place_2HW", torch.stack([x, y]), persistent=False)

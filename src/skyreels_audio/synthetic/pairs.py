@@ -23,7 +23,7 @@ from skyreels_audio.synthetic.photograph import Framing, animate_photograph, fra
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.synthetic.rig import Material, Rig
 from skyreels_audio.synthetic.subject import Subject, rotation_matrices
-from skyreels_audio.synthetic.teeth import lay_teeth, light_on_teeth, place_teeth, teeth_of, upper_teeth, usual_teeth
+from skyreels_audio.synthetic.teeth import gap_of, lay_inside, place_teeth, teeth_of, upper_shown, usual_teeth
 from skyreels_audio.synthetic.visemes import to_arkit
 
 SIZE = 256  # side of the aligned frame
@@ -32,6 +32,7 @@ JITTER = 0.04, 0.012  # deviation of a face's size and place from the frame's ru
 TURNS = {"drawn": np.radians([16, 10, 5]), "photograph": np.radians([9, 6, 4])}  # deviation of yaw, pitch, roll
 STRETCH = 0.22  # source pixels per target pixel below which a surface was too folded in the source to be moved
 OWN_TEETH = 0.5  # of the clips show teeth of their own, taken from a photograph of somebody who smiles
+SILENCE = 0.12  # of the faces keep silent: every mouth must be able to close
 TRIES = 8  # pictures that are looked at for teeth
 UNSEEN = 1.6, 15  # how many times the teeth that a source shows, and how many pixels more, a target may show
 NEAR = 0.004  # metres by which a point may lie behind what its place in the source shows
@@ -59,9 +60,10 @@ class PairClip:
     poses_TN: np.ndarray  # float32, what each frame shows, in the same channels (keep channels zero)
     flow_PHW2: np.ndarray  # int16, pixels / 64 from a target's pixel to its place in the source: x, y
     visible_PHW: np.ndarray  # bool, whether the source shows it
-    teeth_THW: np.ndarray  # bool, where a frame shows upper teeth
-    laid: np.ndarray  # bool [], whether these are a picture's
-    teeth_place_32: np.ndarray  # float32, (x, y, 1) in pixels of the box → place in that picture (`teeth.place_teeth`)
+    inside_THW: np.ndarray  # bool, where a frame shows the inside of the mouth
+    teeth_THW: np.ndarray  # bool, where of it upper teeth
+    place_32: np.ndarray  # float32, (x, y, 1) in pixels of the box → place in the upper teeth (`teeth.place_teeth`)
+    gap_T: np.ndarray  # float32, between upper and lower teeth (`teeth.gap_of`)
 
 
 def expression(weights: dict[str, float], strength: float = 1.0) -> np.ndarray:
@@ -74,14 +76,19 @@ def expression(weights: dict[str, float], strength: float = 1.0) -> np.ndarray:
 
 def sample_code(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random face that speaks: a moment of speech, now and then an expression, lids and brows anywhere."""
-    style = rng.uniform(0.75, 1.3, curves_TC.shape[1])
-    style[3] = 1.0
-    code_N = code_of(to_arkit(curves_TC[[rng.integers(len(curves_TC))]], style))[0, : len(FACE_CHANNELS)]
-    if rng.random() < 0.35:
-        closed = 1 - code_N[FACE_CHANNELS.index("mouthPress")]
-        code_N += closed * expression(SMILES[rng.integers(len(SMILES))], rng.uniform(0.1, 0.9))
-    if rng.random() < 0.2:
-        code_N[FACE_CHANNELS.index("jawOpen")] += rng.uniform(0, 0.6)
+    code_N = np.zeros(len(FACE_CHANNELS), np.float32)
+    if rng.random() > SILENCE:
+        style = rng.uniform(0.75, 1.3, curves_TC.shape[1])
+        style[3] = 1.0
+        code_N = code_of(to_arkit(curves_TC[[rng.integers(len(curves_TC))]], style))[0, : len(FACE_CHANNELS)]
+        if rng.random() < 0.35:
+            closed = 1 - code_N[FACE_CHANNELS.index("mouthPress")]
+            code_N += closed * expression(SMILES[rng.integers(len(SMILES))], rng.uniform(0.1, 0.9))
+        if rng.random() < 0.2:
+            code_N[FACE_CHANNELS.index("jawOpen")] += rng.uniform(0, 0.6)
+        if rng.random() < 0.35:  # what speech does seldom, such as round and wide mouths, must be known as well
+            for channel in rng.choice(len(MOUTH_CHANNELS), 2, replace=False):
+                code_N[FACE_CHANNELS.index(MOUTH_CHANNELS[channel])] += rng.uniform(0, 0.8)
     for name in ("browInnerUp", "browOuterUp", "browDown", "eyeSquint", "eyeWide"):
         if rng.random() < 0.2:
             code_N[FACE_CHANNELS.index(name)] += rng.uniform(0, 0.7)
@@ -152,7 +159,7 @@ class PairFactory:
             return None
 
     def _render(self, subject: Subject, turn: np.ndarray, curves_TC: np.ndarray, rng: np.random.Generator) -> PairClip:
-        teeth = self._own_teeth(rng) if subject.look is None else None
+        teeth = self._own_teeth(rng)
         rest_N = sample_rest(curves_TC, rng) if teeth is None else expression(GRIN, rng.uniform(0.5, 1.2)).clip(0, 1)
         codes = []
         for _ in range(FRAMES - 1):
@@ -173,12 +180,14 @@ class PairFactory:
             pairs.append((int(source), int(target)))
             codes_PN.append(poses_TN[target])
         own = self.renderer.places(subject, motion, [(t, t) for t in range(FRAMES)])
+        inside_THW = inside_mouth(own[..., 3])
         place_32 = place_teeth(self.renderer.seen(subject, motion, 0))
-        teeth_THW = upper_teeth(own[..., 3] == Material.TEETH + 1, place_32)
-        if subject.look is None:
-            light_3 = light_on_teeth(frames[0], SIZE * np.array(FACE_BOX))
-            picture = usual_teeth() if teeth is None else teeth
-            frames = lay_teeth(frames, teeth_THW, place_32, picture, light_3)
+        gap_T = np.array([gap_of(self.renderer.seen(subject, motion, t), place_32) for t in range(FRAMES)])
+        teeth_THW = upper_shown(inside_THW, place_32)
+        shown = usual_teeth().copy()
+        if teeth is not None:
+            shown[0, :3] = teeth.transpose(2, 0, 1)
+        frames = lay_inside(frames, inside_THW, place_32, gap_T, SIZE * np.array(FACE_BOX), shown)
         if teeth is not None:  # what their owner alone knows cannot be painted, only moved
             shown_T, (times, more) = teeth_THW.sum((1, 2)), UNSEEN
             known = [shown_T[target] < times * shown_T[source] + more for source, target in pairs]
@@ -201,9 +210,10 @@ class PairFactory:
             poses_TN=poses_TN,
             flow_PHW2=np.stack([np.round(64 * f[box]).clip(-32767, 32767).astype(np.int16) for f in flows]),
             visible_PHW=np.stack([v[box] for v in visible]),
+            inside_THW=inside_THW[(slice(None), *box)],
             teeth_THW=teeth_THW[(slice(None), *box)],
-            laid=np.array(subject.look is None),
-            teeth_place_32=(_shift(box[1].start, box[0].start) @ place_32).astype(np.float32),
+            place_32=(_shift(box[1].start, box[0].start) @ place_32).astype(np.float32),
+            gap_T=gap_T.astype(np.float32),
         )
 
     def _own_teeth(self, rng: np.random.Generator) -> np.ndarray | None:
@@ -212,6 +222,11 @@ class PairFactory:
             return None
         chosen = (self.photographs[int(i)] for i in rng.integers(len(self.photographs), size=TRIES))
         return next((teeth for path in chosen if (teeth := teeth_of(path)) is not None), None)
+
+
+def inside_mouth(surface_HW: np.ndarray) -> np.ndarray:
+    """Where the inside of a mouth shows: teeth, tongue and cavity among the surfaces of ``Renderer.places``."""
+    return np.isin(surface_HW, (Material.TEETH + 1, Material.TONGUE + 1)) | (surface_HW % 1 > 0)
 
 
 def flow_between(source_HW4: np.ndarray, places_HW4: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +241,8 @@ def flow_between(source_HW4: np.ndarray, places_HW4: np.ndarray, near: float) ->
     column = np.clip(place[..., 0].astype(int), 0, width - 1)
     row = np.clip(place[..., 1].astype(int), 0, height - 1)
     there = source_HW4[row, column]
-    same = there[..., 3] == places_HW4[..., 3]
+    # The tongue is drawn elsewhere than where the rig has it.
+    same = (there[..., 3] == places_HW4[..., 3]) & (places_HW4[..., 3] != Material.TONGUE + 1)
     at_front = places_HW4[..., 2] < there[..., 2] + near
     (dxy, dxx), (dyy, dyx) = np.gradient(place[..., 0]), np.gradient(place[..., 1])
     area = np.abs(dxx * dyy - dxy * dyx)

@@ -1,46 +1,86 @@
-"""Real teeth for faces that the rig moves: what smiling people show, laid on the rig's upper arch.
+"""Teeth: usual ones, drawn; those that photographs of smiles show; and where they stand in frames of the rig.
 
 Upper teeth belong to the skull. In frames of one head in one pose they stay where they are, so one picture of them
 serves every frame, and the rig's flow stays exact.
 """
 
 from functools import cache, lru_cache
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+import torch
+from scipy.ndimage import map_coordinates
 
 from skyreels_audio.faces import detect_faces, lip_aperture
 from skyreels_audio.media import read_image
-from skyreels_audio.synthetic.mouth import upper_arch
+from skyreels_audio.models.inner_mouth import ROOM, coarse, draw_inside, face_light, opening, soft_edge, upper_teeth
+from skyreels_audio.synthetic.mouth import lower_edge, upper_arch
 from skyreels_audio.synthetic.photograph import INNER_LOWER, INNER_UPPER
 from skyreels_audio.synthetic.rig import Rig
 
-ACROSS, DOWN = 192, 48  # cells of a picture of teeth: between the corners of the lips, and from upper to lower lip
+ACROSS, DOWN = 256, 64  # texels of a picture of teeth: over the front of an arch, and from gum to edge
 SHOWN = 0.035  # inner-lip gap over face height from which teeth are worth taking
 RIM = 0.14  # of the gap, next to either lip, that is left out: lips are not teeth
 FULL = 0.6  # least brightness near the lower lip over that of the middle: else it is not teeth that meet the lip
-BRIGHT = 0.55, 1.35  # brightness of teeth over that of the brighter half of the face
-TINT = 0.33  # power of the skin's hue that its owner's teeth have: 0.18 to 0.40 on three photographs
-STORED = 1.6  # of that light which 255 stands for in the file of usual teeth
+BRIGHT = 0.55, 1.35  # brightness of teeth over that of white in their light
 REACH = 0.026  # half the width of an arch that a wide smile shows, metres on the template
 HEIGHT = 0.0095  # of its incisors
+ENAMEL, GUM = np.array([1.0, 0.975, 0.92]), np.array([0.60, 0.30, 0.28])  # under white light
+# From the middle outwards: half widths of teeth over REACH as they are seen from the front, how far their edges are
+# from that of the incisors (half heights), and how round their corners are.
+UPPER = (
+    (0.285, 0.22, 0.19, 0.135, 0.10, 0.07),
+    (0.0, 0.13, 0.03, 0.13, 0.16, 0.2),
+    (0.12, 0.17, 0.19, 0.14, 0.12, 0.12),
+)
+LOWER = (
+    (0.18, 0.195, 0.21, 0.18, 0.135, 0.1),
+    (0.0, 0.03, 0.0, 0.12, 0.2, 0.25),
+    (0.08, 0.10, 0.16, 0.12, 0.12, 0.12),
+)
 
 
 @cache
 def usual_teeth() -> np.ndarray:
-    """Those that everybody has whose own are unknown, alike on both sides: what cannot be known must be learnable.
+    """Upper and lower teeth that everybody has whose own are unknown [2, 4, DOWN, ACROSS]: colour, coverage.
 
-    Made of webmorph-smiling-030 (Face Research Lab London Set; DeBruine & Jones, 2017; CC BY 4.0).
+    Alike on both sides, since what cannot be known must be learnable.
     """
-    with as_file(files("skyreels_audio.synthetic") / "assets" / "teeth.png") as path:
-        return read_image(path).astype(np.float32) * (STORED / 255)
+    upper, lower = (_row_of_teeth(*shape) for shape in (UPPER, LOWER))
+    lower[..., :3] *= 0.72  # further back, and in the shade of the upper ones
+    return np.stack([upper, lower[::-1]]).astype(np.float32).transpose(0, 3, 1, 2).copy()
+
+
+def _row_of_teeth(widths: tuple[float, ...], edges: tuple[float, ...], round_by: tuple[float, ...]) -> np.ndarray:
+    """One row of teeth, edges down."""
+    x = np.abs(2 * (np.arange(ACROSS) + 0.5) / ACROSS - 1)
+    down = ROOM * (2 * (np.arange(DOWN) + 0.5) / DOWN - 1)[:, None]
+    ends = np.cumsum(widths)
+    tooth = np.searchsorted(ends, x).clip(max=len(widths) - 1)
+    half = np.array(widths)[tooth] / 2
+    side = (x - ends[tooth] + half) / half  # -1 to 1 across a tooth
+    edge = 1 - np.array(edges)[tooth] - 0.45 * x**2 - np.array(round_by)[tooth] * np.abs(side) ** 4
+    neck = -0.92 + 0.1 * (tooth == 1) + 0.34 * side**2  # where the gum begins: between teeth it hangs lower
+    between = np.exp(-(((1 - np.abs(side)) * half / 0.02) ** 2)) * _smooth(0.9, -0.6, -down + 0.2)
+    along = _smooth(neck, edge, down)  # 0 at the gum, 1 at the edge
+    enamel = ENAMEL * (0.86 + 0.14 * _smooth(0, 0.45, along) - 0.07 * _smooth(0.85, 1.0, along))[..., None]
+    enamel = enamel * np.stack([np.ones_like(along), 0.98 + 0.02 * along, 0.93 + 0.07 * along], -1)
+    enamel *= (1 - 0.10 * np.abs(side) ** 3 - 0.26 * between)[..., None]
+    gum = _smooth(neck + 0.06, neck - 0.06, down)[..., None]
+    colour = enamel + gum * (GUM - enamel)
+    colour *= (1 - 0.7 * _smooth(0.3, 1.0, x))[:, None]
+    coverage = _smooth(edge + 0.04, edge - 0.06, down) * _smooth(1.0, 0.95, x)
+    return np.concatenate([colour, coverage[..., None]], -1)
+
+
+def _smooth(low, high, x) -> np.ndarray:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
 
 
 @lru_cache(maxsize=1024)
 def teeth_of(path: Path) -> np.ndarray | None:
-    """Teeth of a smiling photograph [DOWN, ACROSS, 3], as multiples of its light on teeth; None where none show."""
+    """Teeth of a smiling photograph [DOWN, ACROSS, 3], as multiples of white in its light; None where none show."""
     image = read_image(path)
     face = next(iter(detect_faces(image)), None)
     if face is None or lip_aperture(face.landmarks) < SHOWN:
@@ -58,18 +98,11 @@ def teeth_of(path: Path) -> np.ndarray | None:
     middle = seen[:, ACROSS // 3 : -ACROSS // 3]
     edge, centre = middle[-DOWN // 4 :].mean(), middle[DOWN // 3 : -DOWN // 3].mean()
     colour = middle.mean((0, 1))
-    seen /= light_on_teeth(image, face.box_xyxy)
+    left, top, right, bottom = face.box_xyxy.clip(0).astype(int)
+    shown = torch.from_numpy(image[top:bottom, left:right].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    seen /= face_light(shown)[0, :3].numpy()
     white = colour.min() > 0.55 * colour.max() and BRIGHT[0] < middle.mean() < BRIGHT[1]
     return seen if white and edge > FULL * centre else None
-
-
-def light_on_teeth(image: np.ndarray, box_xyxy: np.ndarray) -> np.ndarray:
-    """Colour [3], 0 to 1, of white in a face's light: the brightness of its brighter half and some of its hue."""
-    left, top, right, bottom = np.asarray(box_xyxy).clip(0).astype(int)
-    face = image[top:bottom, left:right].reshape(-1, 3) / 255
-    colour_3 = face[face.mean(-1) > np.quantile(face.mean(-1), 0.5)].mean(0)
-    brightness = colour_3.mean()
-    return brightness * (colour_3 / brightness) ** TINT
 
 
 def place_teeth(pixels_V3: np.ndarray) -> np.ndarray:
@@ -92,19 +125,39 @@ def places(shape: tuple[int, ...], place_32: np.ndarray) -> tuple[np.ndarray, np
     return across, down
 
 
-def upper_teeth(teeth_THW: np.ndarray, place_32: np.ndarray) -> np.ndarray:
-    """Where frames that show teeth show those of the upper arch [T, H, W]."""
-    across, down = places(teeth_THW.shape[1:], place_32)
-    return teeth_THW & (np.abs(across) < 1) & (down < 1.08)
+def upper_shown(inside_THW: np.ndarray, place_32: np.ndarray) -> np.ndarray:
+    """Where open mouths [T, H, W] show upper teeth."""
+    across, down = places(inside_THW.shape[1:], place_32)
+    place = torch.from_numpy(np.stack([across, down])).float()[None]
+    return inside_THW & (upper_teeth(place, torch.from_numpy(usual_teeth()))[0, 3].numpy() > 0.5)
 
 
-def lay_teeth(
-    frames_THWC: np.ndarray, inside_THW: np.ndarray, place_32: np.ndarray, picture: np.ndarray, light_3: np.ndarray
+def gap_of(pixels_V3: np.ndarray, place_32: np.ndarray) -> float:
+    """How far the edges of the lower incisors are below those of the upper ones, in half heights of an incisor."""
+    seen = pixels_V3[lower_edge()]
+    return float((np.c_[seen[:, :2], np.ones(len(seen))] @ place_32)[:, 1].mean() - 1)
+
+
+def lay_inside(
+    frames_THWC: np.ndarray,
+    inside_THW: np.ndarray,
+    place_32: np.ndarray,
+    gap_T: np.ndarray,
+    box_xyxy: np.ndarray,
+    teeth: np.ndarray,
 ) -> np.ndarray:
-    """Frames (uint8) in which a picture of teeth stands where they show upper teeth (``upper_teeth``)."""
-    across, down = places(frames_THWC.shape[1:3], place_32)
-    at = [(0.5 + 0.5 * down.clip(-1, 1)) * (DOWN - 1), (0.5 + 0.5 * across.clip(-1, 1)) * (ACROSS - 1)]
-    laid = light_3 * np.stack([map_coordinates(picture[..., c], at, order=1, mode="nearest") for c in range(3)], -1)
-    alpha = np.minimum(inside_THW, 1.3 * gaussian_filter(inside_THW.astype(np.float32), (0, 0.7, 0.7)))[..., None]
-    mixed = frames_THWC * (1 - alpha) + alpha * 255 * laid.clip(0, 1)
-    return np.round(mixed).astype(np.uint8)
+    """Frames (uint8) of one head in one pose, the insides of their mouths drawn as the model draws them.
+
+    ``box_xyxy``: the face's box, pixels; ``teeth`` as ``usual_teeth``, of their owner where known.
+    """
+    left, top, right, bottom = np.round(box_xyxy).astype(int).clip(0)
+    pixels = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).float() / 127.5 - 1
+    inside = torch.from_numpy(inside_THW)[:, None].float()
+    place = torch.from_numpy(np.stack(places(frames_THWC.shape[1:3], place_32))).float()[None]
+    gap = torch.from_numpy(gap_T).float()[:, None, None, None].expand_as(inside)
+    light = face_light(pixels[:1, :, top:bottom, left:right])
+    drawn = draw_inside(
+        place.expand(len(pixels), -1, -1, -1), gap, opening(inside), light, coarse(torch.from_numpy(teeth))
+    )
+    mixed = pixels + soft_edge(inside) * (drawn - pixels)
+    return ((mixed + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()

@@ -6,13 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skyreels_audio.models.inner_mouth import draw_inside, face_light, opening, soft_edge
+
 
 @dataclass(frozen=True)
 class Batch:
     """Pairs of frames (-1 to 1), codes, and what the rig knows.
 
-    Flow (pixels), what the source shows, where the target shows upper teeth that have a relief, where a pixel is in
-    that relief (-1 to 1), and where the source (``bared``), and both (``own``), show upper teeth.
+    Flow (pixels), what the source shows, where the target shows the inside of a mouth, where a pixel is in the skull
+    and the gap between teeth (``models.inner_mouth``), where the source (``bared``), and both (``own``), show upper
+    teeth, and the source's light.
     """
 
     source_B3HW: Tensor
@@ -20,10 +23,12 @@ class Batch:
     codes_BN: Tensor
     flow_B2HW: Tensor
     visible_B1HW: Tensor
-    teeth_B1HW: Tensor
+    inside_B1HW: Tensor
     place_B2HW: Tensor
+    gap_B111: Tensor
     own_B1HW: Tensor
     bared_B1HW: Tensor
+    light_B7: Tensor
 
     def rows(self, rows: slice) -> "Batch":
         """A band of the pictures. What comes from outside of it is not visible."""
@@ -42,8 +47,11 @@ class Batch:
         )
 
 
-def augment(batch: Batch, generator: torch.Generator) -> Batch:
-    """Mirrored, in other colours, blurred, grey, grainy, and with things before the face that do not move."""
+def augment(batch: Batch, generator: torch.Generator, teeth_24RS: Tensor) -> Batch:
+    """Mirrored, in other colours, blurred, grey, grainy, and with things before the face that do not move.
+
+    The inside of a mouth that the source does not show is drawn in its new light, as the model does.
+    """
     count = len(batch.codes_BN)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -70,7 +78,14 @@ def augment(batch: Batch, generator: torch.Generator) -> Batch:
         return 2 * x - 1
 
     noise = torch.randn(batch.source_B3HW.shape, generator=generator)
-    return replace(batch, source_B3HW=look(batch.source_B3HW) + grain * noise, target_B3HW=look(batch.target_B3HW))
+    source, target = look(batch.source_B3HW), look(batch.target_B3HW)
+    light_B7 = face_light(source)
+    drawn = draw_inside(
+        batch.place_B2HW, batch.gap_B111.expand_as(batch.inside_B1HW), opening(batch.inside_B1HW), light_B7, teeth_24RS
+    )
+    unseen = soft_edge(batch.inside_B1HW * (1 - batch.visible_B1HW) * (1 - batch.own_B1HW))
+    target = target + unseen * (drawn - target)
+    return replace(batch, source_B3HW=source + grain * noise, target_B3HW=target, light_B7=light_B7)
 
 
 def _mirror(batch: Batch) -> Batch:
@@ -105,5 +120,5 @@ def _occlude(batch: Batch, generator: torch.Generator) -> Batch:
         target_B3HW=torch.where(blot, other, target),
         flow_B2HW=flow * ~blot,
         visible_B1HW=visible,
-        **{name: getattr(batch, name) * ~blot for name in ("teeth_B1HW", "own_B1HW", "bared_B1HW")},
+        **{name: getattr(batch, name) * ~blot for name in ("inside_B1HW", "own_B1HW", "bared_B1HW")},
     )

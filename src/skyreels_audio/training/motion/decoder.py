@@ -1,5 +1,6 @@
 """Training of the motion autoencoder's decoder on pairs of frames with exact flow (``synthetic.pairs``)."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from skyreels_audio.media import InputError
+from skyreels_audio.models.inner_mouth import coarse, face_light
 from skyreels_audio.models.motion_autoencoder import Motion, MotionAutoencoder, warp
 from skyreels_audio.synthetic.teeth import places, usual_teeth
 from skyreels_audio.training.motion.augment import Batch, augment
@@ -19,7 +21,7 @@ from skyreels_audio.training.motion.recipe import MotionRecipe
 REFRESH_EVERY = 200  # steps between looks at the growing folder of clips
 FEATURES = 5.0  # weight of the discriminator's features, which are small: its layers have norm 1
 HELD_OUT_PAIRS = 96
-NEAR_TEETH = 1.5  # half sizes of the arch's picture in which the loss asks where teeth stand
+NEAR = 1.3, 0.5  # half sizes of teeth beyond them, across and down, up to which the loss asks where they stand
 MOUTH_BOX = 56, 140, 20, 108  # of the face's box: top, bottom, left, right; what figures are measured in
 
 
@@ -38,34 +40,37 @@ class PairFolder:
         with np.load(self.paths[clip]) as data:
             pair %= len(data["codes_PN"])
             frames, source, target = data["frames_THWC"], data["sources_P"][pair], data["targets_P"][pair]
-            teeth, bared = data["teeth_THW"][target, ..., None], data["teeth_THW"][source, ..., None]
+            own, bared = data["teeth_THW"][target, ..., None], data["teeth_THW"][source, ..., None]
             return (
                 frames[source],
                 frames[target],
                 data["codes_PN"][pair],
                 data["flow_PHW2"][pair].astype(np.float32) / 64,
                 data["visible_PHW"][pair, ..., None],
-                teeth & data["laid"],
-                np.stack(places(frames.shape[1:3], data["teeth_place_32"]), -1),
-                teeth & bared,
+                data["inside_THW"][target, ..., None],
+                np.stack(places(frames.shape[1:3], data["place_32"]), -1),
+                data["gap_T"][target].reshape(1, 1, 1),
+                own & bared,
                 bared,
             )
 
     def batch(self, picks: list[tuple[int, int]]) -> Batch:
-        source, target, codes, flow, visible, teeth, place, own, bared = map(
+        source, target, codes, flow, visible, inside, place, gap, own, bared = map(
             np.stack, zip(*(self.pair(*pick) for pick in picks), strict=True)
         )
         pixels = lambda x: torch.from_numpy(x).permute(0, 3, 1, 2).float()  # noqa: E731
         return Batch(
-            source_B3HW=pixels(source) / 127.5 - 1,
+            source_B3HW=(source_B3HW := pixels(source) / 127.5 - 1),
             target_B3HW=pixels(target) / 127.5 - 1,
             codes_BN=torch.from_numpy(codes),
             flow_B2HW=pixels(flow),
             visible_B1HW=pixels(visible),
-            teeth_B1HW=pixels(teeth),
+            inside_B1HW=pixels(inside),
             place_B2HW=pixels(place),
+            gap_B111=torch.from_numpy(gap),
             own_B1HW=pixels(own),
             bared_B1HW=pixels(bared),
+            light_B7=face_light(source_B3HW),
         )
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
@@ -104,8 +109,8 @@ class MotionTask:
         vae = MotionAutoencoder(**recipe.model)
         if recipe.initial is not None:
             vae.load_state_dict(MotionAutoencoder.from_pretrained(recipe.initial).state_dict())
-        usual = torch.from_numpy(usual_teeth()).permute(2, 0, 1)
-        vae.relief_3RS.copy_(usual / usual.mean((1, 2), keepdim=True))
+        vae.teeth_24RS.copy_(torch.from_numpy(usual_teeth()))
+        self.teeth_24RS = coarse(vae.teeth_24RS)
         vae.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.modules = nn.ModuleDict({"vae": vae, "discriminator": PatchDiscriminator()}).to(device)
         self.rows = {"mouth": slice(*vae.config.mouth), "eyes": slice(*vae.config.eyes), "face": slice(None)}
@@ -114,12 +119,12 @@ class MotionTask:
         if step % REFRESH_EVERY == 0:
             self.clips.refresh()
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        batch = augment(self.clips.draw(self.recipe.optimisation.batch, generator), generator)
+        batch = augment(self.clips.draw(self.recipe.optimisation.batch, generator), generator, self.teeth_24RS)
         part = ("mouth", "mouth", "eyes", "face")[step % 4]
         batch = batch.rows(self.rows[part]).to(self.device)
         vae: Any = self.modules["vae"]
         motion = vae.move(batch.codes_BN, vae.read_source(batch.source_B3HW, self.rows[part]))
-        losses = motion_losses(motion, batch, vae.relief_3RS)
+        losses = motion_losses(motion, batch, self.teeth_24RS.to(self.device))
         if step >= self.recipe.adversarial_from and part != "eyes":
             losses |= self.adversarial_losses(motion, batch, self.rows[part].start or 0)
         return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
@@ -129,9 +134,8 @@ class MotionTask:
         top, bottom, left, right = MOUTH_BOX
         box = (..., slice(top - first_row, bottom - first_row), slice(left, right))
         discriminator: Any = self.modules["discriminator"]
-        vae: Any = self.modules["vae"]
         source, true = batch.source_B3HW[box], batch.target_B3HW[box]
-        made = motion.apply(batch.source_B3HW, vae.relief_3RS)[box]
+        made = motion.apply(batch.source_B3HW, batch.light_B7, self.teeth_24RS.to(self.device))[box]
         real, fake = discriminator(true, source), discriminator(made.detach(), source)
         learning = F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
         frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
@@ -148,9 +152,11 @@ class MotionTask:
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
         """PSNR of the held-out mouths, moved and painted, beside that of the source repeated."""
         vae: Any = averaged["vae"]
-        parts = []
-        for codes, source in zip(self.held_out.codes_BN.split(16), self.held_out.source_B3HW.split(16), strict=True):
-            parts.append(vae.move(codes, vae.read_source(source)).apply(source, vae.relief_3RS).clamp(-1, 1))
+        held_out, teeth_24RS, parts = self.held_out, self.teeth_24RS, []
+        for at in torch.arange(len(held_out.codes_BN)).split(16):
+            source, light_B7 = held_out.source_B3HW[at], held_out.light_B7[at]
+            motion = vae.move(held_out.codes_BN[at], vae.read_source(source))
+            parts.append(motion.apply(source, light_B7, teeth_24RS).clamp(-1, 1))
         made, true, still = torch.cat(parts), self.held_out.target_B3HW, self.held_out.source_B3HW
         top, bottom, left, right = MOUTH_BOX
         box = (..., slice(top, bottom), slice(left, right))
@@ -168,29 +174,32 @@ class MotionTask:
         vae.save_pretrained(folder)
 
 
-def motion_losses(motion: Motion, batch: Batch, relief_3RS: Tensor) -> dict[str, Tensor]:
+def motion_losses(motion: Motion, batch: Batch, teeth_24RS: Tensor) -> dict[str, Tensor]:
     """Each a mean over the batch; what moves or is hidden weighs more than what stays."""
     moving = (batch.target_B3HW - batch.source_B3HW).abs().mean(1, keepdim=True)
     weight = 1 + 4 * F.avg_pool2d((moving > 0.06).float(), 9, 1, 4) + 3 * (1 - batch.visible_B1HW)
     weight = weight / weight.mean()
-    made = motion.apply(batch.source_B3HW, relief_3RS)
+    # Where skull and jaw are is supervised; pixels, of which each likes another tooth, do not move them.
+    seated = replace(motion, place_B2HW=motion.place_B2HW.detach(), gap_B1HW=motion.gap_B1HW.detach())
+    made = seated.apply(batch.source_B3HW, batch.light_B7, teeth_24RS)
     flow_error = (motion.flow_B2HW - batch.flow_B2HW).abs().mean(1, keepdim=True).clamp(max=20)
     unseen = 1 - batch.visible_B1HW
     error = made - batch.target_B3HW
     drawn = torch.maximum(unseen, warp(motion.bared_B1HW, motion.flow_B2HW).detach())
-    painted = drawn * (1 - batch.own_B1HW) * (motion.paint(relief_3RS) - batch.target_B3HW).abs()
-    # Where teeth stand is known wherever they could show, so that they stand still while lips move over them.
-    near = (batch.place_B2HW.abs().amax(1, keepdim=True) < NEAR_TEETH).float()
-    misplaced = near * (motion.place_B2HW - batch.place_B2HW).abs().mean(1, keepdim=True).clamp(max=2)
+    painted = drawn * (1 - batch.inside_B1HW) * (motion.colour_B3HW - batch.target_B3HW).abs()
+    across, down = batch.place_B2HW[:, :1].abs(), batch.place_B2HW[:, 1:]
+    near = ((across < NEAR[0]) & (down > -NEAR[1]) & (down < batch.gap_B111 + 2 + NEAR[1])).float()
+    misplaced = near * (motion.place_B2HW - batch.place_B2HW).abs().sum(1, keepdim=True).clamp(max=4)
+    wrong_gap = near * (motion.gap_B1HW - batch.gap_B111).abs().clamp(max=4)
     return {
         "pixels": 2 * (weight * (error.abs() + error.square())).mean(),
         "edges": 2 * torch.stack([(weight[..., :-1, :-1] * d.abs()).mean() for d in differences(error)]).sum(),
         "flow": 0.4 * (weight * batch.visible_B1HW * (1 - batch.own_B1HW) * flow_error).mean(),
         "hidden": 0.3 * (weight * wrong_share(motion.painted_B1HW, unseen)).mean(),
         "painted": 2 * painted.mean(),
-        "teeth": 0.6 * (weight * unseen * wrong_share(motion.teeth_B1HW, batch.teeth_B1HW)).mean(),
-        "place": 10 * misplaced.mean(),
-        "own": 0.5 * (weight * wrong_share(motion.own_B1HW, batch.own_B1HW)).mean(),
+        "inside": 0.6 * (weight * wrong_share(motion.inside_B1HW, batch.inside_B1HW)).mean(),
+        "place": 4 * misplaced.mean(),
+        "gap": 4 * wrong_gap.mean(),
         "bared": 0.5 * (weight * wrong_share(motion.bared_B1HW, batch.bared_B1HW)).mean(),
     }
 
