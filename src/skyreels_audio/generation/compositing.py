@@ -36,7 +36,7 @@ BATCH = 8  # frames that are decoded at once
 PARTS = 14  # channels of what a frame's motion is
 SHARE, STRENGTH, INSIDE = 2, 3, 7  # of them: painted share, how far the decoder has its say, inside of the mouth
 FIXED = [8, 9, 11, 13]  # the same in all frames of one picture: place in the skull, teeth that it bares, unknown ones
-BARED = 11
+SHOWN = 11  # of them, where the picture bares teeth
 OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
 PAINT = 3, 1, 2, 1, 1, 1, 1  # the last ones, those of a `Paint`
 SOFT = 1.5  # pixels of a picture that an edge of teeth is wide
@@ -266,7 +266,7 @@ class Compositor:
         if drawn.any():
             still_hw2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
             still = self._sample(still_hw2[None])[:, 0]
-            bared_11HW = motion_MHW[BARED : BARED + 1][None].to(self.decoder.source)
+            bared_11HW = motion_MHW[SHOWN : SHOWN + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
             paint_Mn = face[STRENGTH + 1 :, drawn]
             result[:, drawn] = self._paint(result[:, drawn], face[SHARE, drawn], paint_Mn, still, light_17)

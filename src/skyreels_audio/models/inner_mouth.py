@@ -24,9 +24,10 @@ COARSE = 4  # texels of a picture of teeth per pixel of the face's box
 AROUND = 11  # pixels of the face's box around the inside of a mouth in which places are known
 # How places across and down change with pixels x and y of the face's box, and by what deviation: 488 heads of training.
 USUAL, VARIES = ((0.0465, 0.0), (0.0, 0.244)), ((0.0065, 0.018), (0.005, 0.033))
-STIFF = 12.0  # what that counts for, beside one for each pixel
+STIFF = 4.0  # what that counts for, beside one for each pixel
 BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on they are all; and beyond them
 ENAMEL = 0.85, 0.82, 0.77  # of usual teeth under white light, as far as a smile shows them
+LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
 DARK, DARKER = 200, 0.5  # one pixel of a face in so many is as dark as its nostrils; a throat over that
 SHADE = 9  # pixels of the face's box over which lips shade what is behind them
@@ -107,6 +108,11 @@ def lower_teeth(place_B2HW: Tensor, gap_B1HW: Tensor, teeth_24RS: Tensor) -> Ten
     place_B2HW = torch.cat([place_B2HW[:, :1], place_B2HW[:, 1:] - gap_B1HW - 2], 1)
     colour_B3HW, cover_B1HW = _look(teeth_24RS[1], place_B2HW).split((3, 1), 1)
     return torch.cat([colour_B3HW, cover_B1HW * _step(-ROOM, -1.0, place_B2HW[:, 1:])], 1)
+
+
+def own_teeth(place_B2HW: Tensor) -> Tensor:
+    """How far teeth that a picture bares at a place [B, 1, H, W] are upper ones, which may be longer than usual."""
+    return _step(LONGEST, 1.0, place_B2HW[:, 1:])
 
 
 def unknown_teeth(bared_B1HW: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ from skyreels_audio.models.inner_mouth import (
     draw_inside,
     light_on_teeth,
     opening,
+    own_teeth,
     unknown_teeth,
-    upper_teeth,
 )
 from skyreels_audio.models.rope import FRAMES_PER_LATENT as FRAMES
 
@@ -77,7 +77,7 @@ class Motion:
 
     def unmoved(self) -> Tensor:
         """Share [B, 1, H, W] that is painted: what is hidden, and wherever the flow would carry teeth along."""
-        return 1 - (1 - self.painted_B1HW) * (1 - warp(self.bared_B1HW, self.flow_B2HW))
+        return 1 - (1 - self.painted_B1HW) * (1 - warp(F.max_pool2d(self.bared_B1HW, 3, 1, 1), self.flow_B2HW))
 
     def apply(self, source_B3HW: Tensor, light_B7: Tensor, teeth_24RS: Tensor) -> Tensor:
         """The moved and painted source [B, 3, H, W], of the size that the motion has."""
@@ -110,7 +110,7 @@ class Paint:
         place, gap, unknown = self.place_B2HW, self.gap_B1HW, self.unknown_B1HW
         drawn = draw_inside(place, gap, self.open_B1HW, light_B7, teeth_24RS, unknown)
         painted = self.colour_B3HW + self.inside_B1HW * (drawn - self.colour_B3HW)
-        own = self.inside_B1HW * self.bared_B1HW * upper_teeth(self.place_B2HW, teeth_24RS)[:, 3:]
+        own = self.inside_B1HW * self.bared_B1HW * own_teeth(self.place_B2HW)
         result = moved_B3HW + unmoved_B1HW * (painted - moved_B3HW)
         return result + own * (still_B3HW - result)
 
