@@ -125,6 +125,16 @@ def test_an_edit_speaks_as_wide_as_its_speaker() -> None:
     assert torch.equal(speak_as_wide(codes[:1] * 0, 0.1), codes[:1] * 0)
 
 
+def test_lips_of_an_edit_that_are_to_meet_do(vae: MotionAutoencoder, aligned: Aligned, monkeypatch) -> None:
+    """No inside of the mouth is drawn then, whatever the decoder says of a frame in which it is open."""
+    inside = []
+    monkeypatch.setattr(Compositor, "frame", lambda self, code_N, motion: inside.append(float(motion[7].max())))
+    for name, size in (("mouthPress", 0.5), ("jawOpen", 0.02), ("jawOpen", 0.3)):
+        edit_mouth(aligned, code(**{"keepMouth": 0.0, name: size}), vae)
+    closed, parted, wide = inside
+    assert closed == 0 and 0 < parted < wide
+
+
 def test_an_edit_of_no_strength_changes_nothing(vae: MotionAutoencoder, aligned: Aligned) -> None:
     assert np.array_equal(edit_mouth(aligned, code(jawOpen=1.0), vae, strength=0.0), aligned.picture_hw3)
 

@@ -53,9 +53,12 @@ HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46
 HEAD_ENDS = 1.0, 1.9  # in half axes: the head moves as one up to here, what surrounds it is still from there on
 NECK = np.array([0.5, 1.0])  # what the head rolls about
 # What actions part the lips by, of the face's height, on the rig; and those that are wider or less wide in a person.
-OPENS = {CHANNELS.index("jawOpen"): 0.195, CHANNELS.index("mouthFunnel"): 0.085}
+OPENS = {
+    CHANNELS.index(name): share
+    for name, share in (("jawOpen", 0.195), ("mouthFunnel", 0.085), ("mouthUpperUp", 0.026), ("mouthLowerDown", 0.022))
+}
 WIDE = [CHANNELS.index(name) for name in ("jawOpen", "mouthFunnel", "mouthStretch", "mouthUpperUp", "mouthLowerDown")]
-NARROWEST, SILENT = 0.5, 0.015
+NARROWEST, SILENT, MEETING = 0.5, 0.015, 0.008
 SMILE, BARED = 0.35, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
 PRESSED = 0.35  # of lips that meet
 INERTIA = 2.5  # frames of 25 per second, deviation of a Gaussian; it leaves 0.8 of a nod per second
@@ -316,6 +319,9 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
+    # Lips that are to meet do, also where the decoder is not sure how far they are apart in the frame.
+    opened = float((code_N[list(OPENS)] * torch.tensor(list(OPENS.values()))).sum())
+    motion_MHW[INSIDE] *= min(opened / MEETING, 1.0)
     motion_MHW[:SHARE] *= strength
     motion_MHW[STRENGTH] *= strength
     return compositor.frame(code_N, motion_MHW)
