@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from skyreels_audio.models.inner_mouth import (
+    ENAMEL,
+    LOWERED,
     coarse,
     draw_inside,
     face_light,
@@ -42,7 +44,7 @@ def test_lower_teeth_hang_on_the_jaw_and_upper_ones_do_not() -> None:
     for gap in (2.0, 6.0):
         grey = column(gap).mean(0)
         assert torch.allclose(grey[(down > -0.8) & (down < 0.8)], torch.tensor(0.8), atol=0.02)
-        below = (down > 1 + gap + 0.3) & (down < 1 + gap + 1.5)
+        below = (down > 1 + gap + LOWERED + 0.3) & (down < 1 + gap + LOWERED + 1.5)
         assert torch.allclose(grey[below], torch.tensor(0.48), atol=0.02)
         between = (down > 1.3) & (down < 0.7 + gap)
         assert grey[between].max() < 0.4 * 0.8
@@ -123,7 +125,7 @@ def test_who_bares_teeth_has_no_second_row_and_made_up_ones_look_like_them() -> 
     source = torch.zeros(2, 3, 160, 128)
     source[0, :, 90:98, 44:84] = torch.tensor([0.5, 0.4, 0.2]).view(3, 1, 1)
     light = light_on_teeth(DAY.expand(2, -1), source, bared)
-    assert torch.allclose(light[0, :3] * torch.tensor([0.85, 0.82, 0.77]), torch.tensor([0.75, 0.7, 0.6]), atol=1e-3)
+    assert torch.allclose(light[0, :3] * torch.tensor(ENAMEL), torch.tensor([0.75, 0.7, 0.6]), atol=1e-3)
     assert torch.equal(light[1], DAY[0]) and torch.equal(light[0, 3:], DAY[0, 3:])
     faint = torch.full_like(bared, 0.1)  # a decoder is never quite sure
     assert torch.equal(light_on_teeth(DAY.expand(2, -1), source, faint), DAY.expand(2, -1))

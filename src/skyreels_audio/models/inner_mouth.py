@@ -18,7 +18,7 @@ from torch import Tensor
 
 TINT = 0.33  # power of the skin's hue that white has in its light: teeth of photographs have 0.18 to 0.40
 COLOURED = 0.3  # saturation of skin from which on a picture counts as coloured
-TONGUE, THROAT = (0.62, 0.30, 0.29), (0.14, 0.05, 0.045)  # colours under white light
+TONGUE, THROAT, CHEEK = (0.66, 0.32, 0.31), (0.14, 0.05, 0.045), (0.34, 0.14, 0.12)  # colours under white light
 ROWS, COLUMNS = (0.0, 0.65), (0.19, 0.81)  # of the face's box, between which nearly all is skin
 COARSE = 4  # texels of a picture of teeth per pixel of the face's box
 AROUND = 11  # pixels of the face's box around the inside of a mouth in which places are known
@@ -26,7 +26,8 @@ AROUND = 11  # pixels of the face's box around the inside of a mouth in which pl
 USUAL, VARIES = ((0.0465, 0.0), (0.0, 0.244)), ((0.0065, 0.018), (0.005, 0.033))
 STIFF = 4.0  # what that counts for, beside one for each pixel
 BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on they are all; and beyond them
-ENAMEL = 0.85, 0.82, 0.77  # of usual teeth under white light, as far as a smile shows them
+ENAMEL = 0.79, 0.765, 0.715  # of usual teeth under white light, as far as a smile shows them
+LOWERED = 0.5  # half heights of an incisor that lower teeth are drawn below their place: people hide them
 LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
 DARK, DARKER = 200, 0.5  # one pixel of a face in so many is as dark as its nostrils; a throat over that
@@ -105,7 +106,7 @@ def upper_teeth(place_B2HW: Tensor, teeth_24RS: Tensor) -> Tensor:
 
 def lower_teeth(place_B2HW: Tensor, gap_B1HW: Tensor, teeth_24RS: Tensor) -> Tensor:
     """The same of the lower ones."""
-    place_B2HW = torch.cat([place_B2HW[:, :1], place_B2HW[:, 1:] - gap_B1HW - 2], 1)
+    place_B2HW = torch.cat([place_B2HW[:, :1], place_B2HW[:, 1:] - gap_B1HW - 2 - LOWERED], 1)
     colour_B3HW, cover_B1HW = _look(teeth_24RS[1], place_B2HW).split((3, 1), 1)
     return torch.cat([colour_B3HW, cover_B1HW * _step(-ROOM, -1.0, place_B2HW[:, 1:])], 1)
 
@@ -156,12 +157,15 @@ def draw_inside(
     level = (down - 1) / gap_B1HW.clamp(min=0.5)
     front = _step(0.3, 1.05, level - 0.2 * across.square())
     covered = _step(0.3, 0.6, level - 0.3 * across.square()) * _step(0.3, 1.5, gap_B1HW)
-    tongue, throat = (place_B2HW.new_tensor(c).view(1, 3, 1, 1) for c in (TONGUE, THROAT))
-    colour = throat + covered * ((0.35 + 0.65 * front) * tongue - throat)
+    tongue, throat, cheek = (place_B2HW.new_tensor(c).view(1, 3, 1, 1) for c in (TONGUE, THROAT, CHEEK))
+    colour = throat + _step(0.5, 1.1, across.abs()) * (cheek - throat)
+    # Rounded to the sides, with a groove along its middle.
+    shape = (1 - 0.45 * across.square()) * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
+    colour = colour + covered * ((0.35 + 0.65 * front) * shape * tongue - colour)
     colour = colour * _step(0.25, 0.95, opening_B1HW).add(0.6).clamp(max=1)
     lower = lower_teeth(place_B2HW, gap_B1HW, teeth_24RS)
     upper = upper_teeth(place_B2HW, teeth_24RS)
-    lit = 0.5 + 0.5 * _step(0.1, 0.6, opening_B1HW)
+    lit = 0.52 + 0.48 * _step(0.1, 0.6, opening_B1HW)
     for layer, there in ((lower, 1.0), (upper, unknown_B1HW)):
         colour = colour + there * layer[:, 3:] * (lit * layer[:, :3] - colour)
     white, dark, coloured = light_B7[..., None, None].split((3, 3, 1), 1)

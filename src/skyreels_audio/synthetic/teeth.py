@@ -25,7 +25,7 @@ FULL = 0.6  # least brightness near the lower lip over that of the middle: else 
 BRIGHT = 0.55, 1.35  # brightness of teeth over that of white in their light
 REACH = 0.026  # half the width of an arch that a wide smile shows, metres on the template
 HEIGHT = 0.0095  # of its incisors
-ENAMEL, GUM = np.array([1.0, 0.975, 0.92]), np.array([0.60, 0.30, 0.28])  # under white light
+ENAMEL, GUM = np.array([0.93, 0.907, 0.856]), np.array([0.60, 0.30, 0.28])  # under white light
 # From the middle outwards: half widths of teeth over REACH as they are seen from the front, how far their edges are
 # from that of the incisors (half heights), and how round their corners are.
 UPPER = (
@@ -47,7 +47,8 @@ def usual_teeth() -> np.ndarray:
     Alike on both sides, since what cannot be known must be learnable.
     """
     upper, lower = (_row_of_teeth(*shape) for shape in (UPPER, LOWER))
-    lower[..., :3] *= 0.72  # further back, and in the shade of the upper ones
+    # Further back, in the shade of the upper ones, and darker to the lip.
+    lower[..., :3] *= np.linspace(0.3, 0.72, DOWN)[:, None, None]
     return np.stack([upper, lower[::-1]]).astype(np.float32).transpose(0, 3, 1, 2).copy()
 
 
