@@ -10,6 +10,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,17 @@ TEST_VOICES = frozenset(
 )
 
 
-def compose(split: str, rng: np.random.Generator, engines: Sequence[str], recordings: Sequence[Path] = ()) -> Utterance:
+def compose(
+    split: str,
+    rng: np.random.Generator,
+    engines: Sequence[str],
+    recordings: Sequence[Path] = (),
+    spoken: Sequence[str] | None = None,
+    seconds: tuple[float, float] = SECONDS,
+) -> Utterance:
     """12 to 28 s of one voice saying several sentences, with pauses of 0.05 to 2.5 s, all from one split.
+
+    ``spoken``: languages, by default those that can be spoken here.
 
     'train' and 'test' share neither voice (speaker) nor sentence.
     """
@@ -43,12 +53,12 @@ def compose(split: str, rng: np.random.Generator, engines: Sequence[str], record
     engine = str(rng.choice(open_engines, p=shares / shares.sum()))
     speaker = speakers[engine][int(rng.integers(len(speakers[engine])))]
     if engine == "espeak":
-        spoken = languages()
+        spoken = languages() if spoken is None else spoken
         language = spoken[int(rng.integers(len(spoken)))] if rng.random() < 0.6 else ENGLISH[int(rng.integers(2))]
     else:
         language = ENGLISH[0]
-    seconds, parts, gaps = rng.uniform(*SECONDS), [], [_pause(rng)]
-    while sum(part.duration for part in parts) + sum(gaps) < seconds:
+    enough, parts, gaps = rng.uniform(*seconds), [], [_pause(rng)]
+    while sum(part.duration for part in parts) + sum(gaps) < enough:
         part = _say(engine, language, speaker, rng, test, recordings)
         if part is not None:
             parts.append(part)
@@ -112,10 +122,11 @@ def speech_bank(
     path.mkdir(parents=True, exist_ok=True)
     count = max(1, round(hours * 3600 / (SHARD * sum(SECONDS) / 2)))
     missing = [index for index in range(count) if not _shard_path(path, index).exists()]
-    languages()  # read the catalogues once, before the workers fork
-    write = partial(_write_shard, path, seed=seed, engines=engines, recordings=clips)
-    # A fork per shard: what espeak-ng says depends a little on all that it said before in the same process.
-    with multiprocessing.get_context("fork").Pool(workers, maxtasksperchild=1) as pool:
+    said = dict(engines=engines, recordings=clips, spoken=tuple(languages()), seconds=SECONDS)
+    write = partial(_write_shard, path, seed=seed, utterances=SHARD, **said)
+    # A process per shard: what espeak-ng says depends a little on all that it said before in the same one. Not a fork,
+    # which may wait for ever for a lock that another thread had.
+    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
         written = pool.imap_unordered(write, missing)
         for _ in tqdm(written, total=count, initial=count - len(missing), desc="speech", unit="shard"):
             pass
@@ -127,11 +138,11 @@ def _shard_path(path: Path, index: int) -> Path:
     return path / f"{index:05d}.npz"
 
 
-def _write_shard(path: Path, index: int, seed: int, engines: Sequence[str], recordings: Sequence[Path]) -> None:
+def _write_shard(path: Path, index: int, seed: int, utterances: int, **said: Any) -> None:
     split = "test" if index % 8 == 7 else "train"
     packets, shapes, rows = [], [], []
-    for number in range(SHARD):
-        utterance = compose(split, np.random.default_rng((seed, index, number)), engines, recordings)
+    for number in range(utterances):
+        utterance = compose(split, np.random.default_rng((seed, index, number)), **said)
         packets.append(np.frombuffer(compress(utterance.waveform), np.uint8))
         shapes.append(curves(utterance).astype(np.float16))
         row = {"split": split, "text": utterance.text, "language": utterance.language, "voice": utterance.voice}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def _index_all(
         for path in paths:
             yield path, _index_file(path, hashes[path], told, parts)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         jobs = {pool.submit(_index_file, path, hashes[path], told, parts): path for path in paths}
         for job in as_completed(jobs):
             yield jobs[job], job.result()

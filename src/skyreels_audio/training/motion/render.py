@@ -7,6 +7,7 @@ other; a training may begin on the first clips while the others are being made.
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def render_pairs(recipe: MotionRecipe) -> None:
     for split in ("train", "test"):
         (recipe.pairs / split).mkdir(parents=True, exist_ok=True)
     missing = [index for index in range(recipe.clips) if not _written(recipe, index)]
-    with ProcessPoolExecutor(recipe.workers, initializer=_single_thread) as pool:
+    context = get_context("spawn")  # a fork may wait for ever for a lock that another thread had
+    with ProcessPoolExecutor(recipe.workers, context, initializer=_single_thread) as pool:
         list(tqdm(pool.map(partial(write_clip, recipe), missing), total=len(missing), desc="pairs", unit="clip"))
 
 
