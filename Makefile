@@ -33,11 +33,13 @@ test-browser: .venv/development
 	BROWSER_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_browser.py tests/evaluation/test_study.py
 
 # The suite in random orders, with the instructions of older processors too: no test may rest on rounding, order or speed.
+# What torch has compiled for one of them it would take for another.
 SEEDS ?= 20
 test-anywhere: .venv/development
 	for seed in $$(seq $(SEEDS)); do for capability in default avx2 ''; do \
 		echo "seed $$seed, processor: $${capability:-this one}"; \
-		env OMP_NUM_THREADS=1 $${capability:+ATEN_CPU_CAPABILITY=$$capability} $(BIN)/python -m pytest \
+		env OMP_NUM_THREADS=1 $${capability:+ATEN_CPU_CAPABILITY=$$capability} \
+			TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.venv/compiled-$${capability:-native} $(BIN)/python -m pytest \
 			-p randomly --randomly-seed=$$seed --numprocesses $(JOBS) || exit 1; \
 	done; done
 
