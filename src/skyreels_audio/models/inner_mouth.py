@@ -99,9 +99,8 @@ def coarse(teeth_24RS: Tensor, texels: int = COARSE) -> Tensor:
 def upper_teeth(place_B2HW: Tensor, teeth_24RS: Tensor) -> Tensor:
     """Colour under white light and coverage [B, 4, H, W] of the upper teeth."""
     colour_B3HW, cover_B1HW = _look(teeth_24RS[0], place_B2HW).split((3, 1), 1)
-    return torch.cat(
-        [colour_B3HW, cover_B1HW * _step(ROOM, 1.0, place_B2HW[:, 1:])], 1
-    )  # the picture's last row goes on
+    ended_B1HW = _step(ROOM, 1.0, place_B2HW[:, 1:])  # beyond a picture its last row goes on
+    return torch.cat([colour_B3HW, cover_B1HW * ended_B1HW], 1)
 
 
 def lower_teeth(place_B2HW: Tensor, gap_B1HW: Tensor, teeth_24RS: Tensor) -> Tensor:
