@@ -70,7 +70,7 @@ def test_a_bared_smile_is_kept_in_part_until_lips_meet() -> None:
 
 def moved_box() -> torch.Tensor:
     """A motion of a box of 160 × 128 at rest, over the crop's upper teeth at its middle."""
-    motion = torch.zeros(PARTS, 160, 128)
+    motion = torch.zeros(len(PARTS), 160, 128)
     y, x = torch.meshgrid((torch.arange(160) - 104) / 8, (torch.arange(128) - 63.5) / 32, indexing="ij")
     motion[3], motion[8], motion[9], motion[12], motion[13] = 1, x, y, 1, 1
     return motion

@@ -9,9 +9,9 @@ from skyreels_audio.models.inner_mouth import (
     coarse,
     draw_inside,
     face_light,
+    fit_rigid,
     light_on_teeth,
     opening,
-    seat,
     soft_edge,
     unknown_teeth,
     upper_teeth,
@@ -99,10 +99,10 @@ def test_teeth_are_rigid_bodies() -> None:
     far = torch.ones_like(inside)
     far[..., 48:66, 34:86] = 0
     noise = (0.2 + 20 * far) * torch.randn(true.shape, generator=generator)
-    place, wide = seat(true + noise, gap + noise[:, :1], inside)
+    place, wide = fit_rigid(true + noise, gap + noise[:, :1], inside)
     assert float((place - true).abs()[..., 48:66, 34:86].max()) < 0.15
     assert float((wide - 2).abs().max()) < 0.05 and float(wide.std()) < 1e-5
-    assert torch.isfinite(seat(true, gap, 0 * inside)[0]).all()  # a closed mouth
+    assert torch.isfinite(fit_rigid(true, gap, 0 * inside)[0]).all()  # a closed mouth
 
 
 def test_tall_teeth_are_two_rows() -> None:
@@ -111,7 +111,7 @@ def test_tall_teeth_are_two_rows() -> None:
     tall = torch.stack([(x - 60) / 22, (y - 56) / 9])[None]
     inside = torch.zeros_like(tall[:, :1])
     inside[..., 52:60, 44:76] = 1
-    place, _ = seat(tall, 0 * inside, inside)
+    place, _ = fit_rigid(tall, 0 * inside, inside)
     across, down = place[0, 0, 56, 61] - place[0, 0, 56, 60], place[0, 1, 57, 60] - place[0, 1, 56, 60]
     assert abs(float(across) - 1 / 22) < 0.003 and 0.12 < float(down) < 0.244
 

@@ -10,12 +10,11 @@ import numpy as np
 
 from skyreels_audio.evaluation.lips import true_curves
 from skyreels_audio.synthetic.motion import FPS, Manner, Motion, animate
-from skyreels_audio.synthetic.pairs import inside_mouth
 from skyreels_audio.synthetic.render import Rendered, Renderer
 from skyreels_audio.synthetic.rig import ACTIONS
 from skyreels_audio.synthetic.speech import RATE, Phoneme, Utterance, concatenate, cut
 from skyreels_audio.synthetic.subject import Subject
-from skyreels_audio.synthetic.teeth import gap_of, lay_inside, place_teeth, usual_teeth
+from skyreels_audio.synthetic.teeth import gap_of, inside_mouth, lay_inside, place_teeth, usual_teeth
 from skyreels_audio.synthetic.visemes import CURVE_RATE, curves, loudness
 
 SILENCE = 2.0  # seconds in the middle of a broken voice

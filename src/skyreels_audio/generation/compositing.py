@@ -25,20 +25,23 @@ from skyreels_audio.models.inner_mouth import (
     COARSE,
     coarse,
     face_light,
+    fit_rigid,
     light_on_teeth,
     opening,
-    seat,
     unknown_teeth,
 )
 from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, Paint
 
 BATCH = 8  # frames that are decoded at once
-PARTS = 14  # channels of what a frame's motion is
-SHARE, STRENGTH, INSIDE = 2, 3, 7  # of them: painted share, how far the decoder has its say, inside of the mouth
-FIXED = [8, 9, 11, 13]  # the same in all frames of one picture: place in the skull, teeth that it bares, unknown ones
-SHOWN = 11  # of them, where the picture bares teeth
+# What a frame's motion is: flow, the painted share, how far the decoder has its say, and then a `Paint`.
+PARTS = (
+    *("right", "down", "share", "strength", "red", "green", "blue"),
+    *("inside", "across", "below", "gap", "bared", "open", "unknown"),
+)
+SHARE, STRENGTH, INSIDE, SHOWN = (PARTS.index(name) for name in ("share", "strength", "inside", "bared"))
+FIXED = [PARTS.index(name) for name in ("across", "below", "bared", "unknown")]  # the same in all frames of a picture
 OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
-PAINT = 3, 1, 2, 1, 1, 1, 1  # the last ones, those of a `Paint`
+PAINT = 3, 1, 2, 1, 1, 1, 1  # channels of what a `Paint` has
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
 SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
 FADE = 10  # pixels of the box over which an edit ends at its border
@@ -160,7 +163,7 @@ class FaceDecoder:
         """Flow (crop pixels right, down), painted share, strength, and what a ``Paint`` has [B, 14, H, W]."""
         codes_BN = codes_BN.to(self.vae.device)
         face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype)
-        result = torch.zeros(len(codes_BN), PARTS, *self.shape, device=self.vae.device)
+        result = torch.zeros(len(codes_BN), len(PARTS), *self.shape, device=self.vae.device)
         for band, keep in (("mouth", KEEP_MOUTH), ("eyes", KEEP_EYES)):
             awake_B = ((1 - codes_BN[:, keep]) / AWAKE).clamp(0, 1).float()
             chosen = torch.nonzero(awake_B > STILL).flatten()
@@ -174,7 +177,7 @@ class FaceDecoder:
             result[chosen, STRENGTH, rows] += strength[:, 0]
             inside = motion.inside_B1HW
             bared = motion.bared_B1HW
-            teeth = *seat(motion.place_B2HW, motion.gap_B1HW, inside), bared, opening(inside), unknown_teeth(bared)
+            teeth = *fit_rigid(motion.place_B2HW, motion.gap_B1HW, inside), bared, opening(inside), unknown_teeth(bared)
             painted = torch.cat([motion.colour_B3HW, inside, *teeth], 1)
             result[chosen, SHARE, rows] += (motion.unmoved() * weight[rows])[:, 0]
             result[chosen, STRENGTH + 1 :, rows] += painted * weight[rows]

@@ -54,7 +54,7 @@ def face_light(source_B3HW: Tensor) -> Tensor:
     return torch.cat([white_B1 * hue_B3, dark_B3, (saturation_B1 / COLOURED).clamp(max=1)], 1)
 
 
-def seat(place_B2HW: Tensor, gap_B1HW: Tensor, inside_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+def fit_rigid(place_B2HW: Tensor, gap_B1HW: Tensor, inside_B1HW: Tensor) -> tuple[Tensor, Tensor]:
     """Places and gap of bodies that do not bend: an affine map of pixels, and one gap, by those in and around a mouth.
 
     The decoder knows them there alone. Teeth are as large as people's are (a ridge regression): of a mouth that shows

@@ -23,7 +23,15 @@ from skyreels_audio.synthetic.photograph import Framing, animate_photograph, fra
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.synthetic.rig import Material, Rig
 from skyreels_audio.synthetic.subject import Subject, rotation_matrices
-from skyreels_audio.synthetic.teeth import gap_of, lay_inside, place_teeth, teeth_of, upper_shown, usual_teeth
+from skyreels_audio.synthetic.teeth import (
+    gap_of,
+    inside_mouth,
+    lay_inside,
+    place_teeth,
+    teeth_of,
+    upper_shown,
+    usual_teeth,
+)
 from skyreels_audio.synthetic.visemes import to_arkit
 
 SIZE = 256  # side of the aligned frame
@@ -222,11 +230,6 @@ class PairFactory:
             return None
         chosen = (self.photographs[int(i)] for i in rng.integers(len(self.photographs), size=TRIES))
         return next((teeth for path in chosen if (teeth := teeth_of(path)) is not None), None)
-
-
-def inside_mouth(surface_HW: np.ndarray) -> np.ndarray:
-    """Where the inside of a mouth shows: teeth, tongue and cavity among the surfaces of ``Renderer.places``."""
-    return np.isin(surface_HW, (Material.TEETH + 1, Material.TONGUE + 1)) | (surface_HW % 1 > 0)
 
 
 def flow_between(source_HW4: np.ndarray, places_HW4: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:

@@ -161,7 +161,7 @@ class Rig:
         return np.einsum("tlcd,lc->tld", vertices_TV3[:, self.landmark_corners_L3], self.landmark_weights_L3)
 
 
-def smoothstep(low: float, high: float, x):
+def smoothstep(low: float | np.ndarray, high: float | np.ndarray, x):
     """GLSL's smoothstep: 0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -16,7 +16,7 @@ from skyreels_audio.media import read_image
 from skyreels_audio.models.inner_mouth import ROOM, coarse, draw_inside, face_light, opening, soft_edge, upper_teeth
 from skyreels_audio.synthetic.mouth import lower_edge, upper_arch
 from skyreels_audio.synthetic.photograph import INNER_LOWER, INNER_UPPER
-from skyreels_audio.synthetic.rig import Rig
+from skyreels_audio.synthetic.rig import Material, Rig, smoothstep
 
 ACROSS, DOWN = 256, 64  # texels of a picture of teeth: over the front of an arch, and from gum to edge
 SHOWN = 0.035  # inner-lip gap over face height from which teeth are worth taking
@@ -62,21 +62,16 @@ def _row_of_teeth(widths: tuple[float, ...], edges: tuple[float, ...], round_by:
     side = (x - ends[tooth] + half) / half  # -1 to 1 across a tooth
     edge = 1 - np.array(edges)[tooth] - 0.45 * x**2 - np.array(round_by)[tooth] * np.abs(side) ** 4
     neck = -0.92 + 0.1 * (tooth == 1) + 0.34 * side**2  # where the gum begins: between teeth it hangs lower
-    between = np.exp(-(((1 - np.abs(side)) * half / 0.02) ** 2)) * _smooth(0.9, -0.6, -down + 0.2)
-    along = _smooth(neck, edge, down)  # 0 at the gum, 1 at the edge
-    enamel = ENAMEL * (0.86 + 0.14 * _smooth(0, 0.45, along) - 0.07 * _smooth(0.85, 1.0, along))[..., None]
+    between = np.exp(-(((1 - np.abs(side)) * half / 0.02) ** 2)) * smoothstep(0.9, -0.6, -down + 0.2)
+    along = smoothstep(neck, edge, down)  # 0 at the gum, 1 at the edge
+    enamel = ENAMEL * (0.86 + 0.14 * smoothstep(0, 0.45, along) - 0.07 * smoothstep(0.85, 1.0, along))[..., None]
     enamel = enamel * np.stack([np.ones_like(along), 0.98 + 0.02 * along, 0.93 + 0.07 * along], -1)
     enamel *= (1 - 0.10 * np.abs(side) ** 3 - 0.26 * between)[..., None]
-    gum = _smooth(neck + 0.06, neck - 0.06, down)[..., None]
+    gum = smoothstep(neck + 0.06, neck - 0.06, down)[..., None]
     colour = enamel + gum * (GUM - enamel)
-    colour *= (1 - 0.7 * _smooth(0.3, 1.0, x))[:, None]
-    coverage = _smooth(edge + 0.04, edge - 0.06, down) * _smooth(1.0, 0.95, x)
+    colour *= (1 - 0.7 * smoothstep(0.3, 1.0, x))[:, None]
+    coverage = smoothstep(edge + 0.04, edge - 0.06, down) * smoothstep(1.0, 0.95, x)
     return np.concatenate([colour, coverage[..., None]], -1)
-
-
-def _smooth(low, high, x) -> np.ndarray:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 @lru_cache(maxsize=1024)
@@ -124,6 +119,11 @@ def places(shape: tuple[int, ...], place_32: np.ndarray) -> tuple[np.ndarray, np
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     across, down = np.moveaxis(np.stack([x, y, np.ones_like(x)], -1) @ place_32, -1, 0)
     return across, down
+
+
+def inside_mouth(surface_HW: np.ndarray) -> np.ndarray:
+    """Where the inside of a mouth shows: teeth, tongue and cavity among the surfaces of ``Renderer.places``."""
+    return np.isin(surface_HW, (Material.TEETH + 1, Material.TONGUE + 1)) | (surface_HW % 1 > 0)
 
 
 def upper_shown(inside_THW: np.ndarray, place_32: np.ndarray) -> np.ndarray:

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skyreels_audio.models.inner_mouth import draw_inside, face_light, opening, soft_edge
+from skyreels_audio.models.inner_mouth import (
+    draw_inside,
+    face_light,
+    light_on_teeth,
+    opening,
+    soft_edge,
+    unknown_teeth,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,12 @@ def augment(batch: Batch, generator: torch.Generator, teeth_24RS: Tensor) -> Bat
     source, target = look(batch.source_B3HW), look(batch.target_B3HW)
     light_B7 = face_light(source)
     drawn = draw_inside(
-        batch.place_B2HW, batch.gap_B111.expand_as(batch.inside_B1HW), opening(batch.inside_B1HW), light_B7, teeth_24RS
+        batch.place_B2HW,
+        batch.gap_B111.expand_as(batch.inside_B1HW),
+        opening(batch.inside_B1HW),
+        light_on_teeth(light_B7, source, batch.bared_B1HW),
+        teeth_24RS,
+        unknown_teeth(batch.bared_B1HW),
     )
     unseen = soft_edge(batch.inside_B1HW * (1 - batch.visible_B1HW) * (1 - batch.own_B1HW))
     target = target + unseen * (drawn - target)
