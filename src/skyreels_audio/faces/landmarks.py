@@ -71,10 +71,21 @@ def lower_face_box(landmarks: np.ndarray, margin: float = 0.08) -> np.ndarray:
     return np.array([left, points[NOSE_TIP, 1], right, bottom], np.float32)
 
 
+def lip_contours(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outer and inner contour of the lips, points in their order, each [N, 2 or 3]."""
+    if len(landmarks) == MESH_POINTS:
+        return landmarks[list(LIPS_OUTER)], landmarks[list(LIPS_INNER)]
+    return landmarks[48:60], landmarks[60:68]
+
+
 def lip_mask(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Lips and the mouth between them, as anti-aliased coverage in [0, 1]: float32 of ``shape`` (H, W)."""
-    lips = landmarks[list(LIPS_OUTER)] if len(landmarks) == MESH_POINTS else landmarks[48:60]
+    return coverage(lip_contours(landmarks)[0], shape)
+
+
+def coverage(contour: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """How much of each pixel lies in a closed contour [N, 2 or 3]: float32 of ``shape`` (H, W), anti-aliased."""
     fine = 4
     canvas = Image.new("L", (shape[1] * fine, shape[0] * fine))
-    ImageDraw.Draw(canvas).polygon([(float(x) * fine, float(y) * fine) for x, y in lips[:, :2]], fill=255)
+    ImageDraw.Draw(canvas).polygon([(float(x) * fine, float(y) * fine) for x, y in contour[:, :2]], fill=255)
     return np.asarray(canvas.reduce(fine), np.float32) / 255

@@ -20,7 +20,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from skyreels_audio.faces import lip_aperture
+from skyreels_audio.faces.framing import MOUTH_CENTRE
 from skyreels_audio.faces.warp import invert, warp
+from skyreels_audio.generation.grain import Grain
+from skyreels_audio.generation.grin import Grin
+from skyreels_audio.generation.lids import EYES, Lid, shut_eyes
 from skyreels_audio.models.inner_mouth import (
     COARSE,
     coarse,
@@ -28,6 +33,7 @@ from skyreels_audio.models.inner_mouth import (
     fit_rigid,
     light_on_teeth,
     opening,
+    smoothstep,
     unknown_teeth,
 )
 from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, Paint
@@ -39,13 +45,18 @@ PARTS = (
     *("inside", "across", "below", "gap", "bared", "open", "unknown"),
 )
 SHARE, STRENGTH, INSIDE, SHOWN = (PARTS.index(name) for name in ("share", "strength", "inside", "bared"))
+OPEN, UNKNOWN = (PARTS.index(name) for name in ("open", "unknown"))
 FIXED = [PARTS.index(name) for name in ("across", "below", "bared", "unknown")]  # the same in all frames of a picture
 OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
 PAINT = 3, 1, 2, 1, 1, 1, 1  # channels of what a `Paint` has
+LIPS, SHADED = (0.12, 0.55), (0.40, 0.55, 0.52)  # openness near lips that part, and what their edges lose by it, of 1
+CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  # in the crop, and each way, its pixels
+EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
 SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
 FADE = 10  # pixels of the box over which an edit ends at its border
-KEEP_MOUTH, KEEP_EYES, HEAD, PRESS = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw", "mouthPress"))
+KEEP_MOUTH, KEEP_EYES, HEAD = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw"))
+PRESS, BLINK = (CHANNELS.index(name) for name in ("mouthPress", "eyeBlink"))
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
@@ -72,18 +83,27 @@ SETTING_OFF = 10  # frames until the head moves as generated; the first is the p
 class Aligned:
     """A picture and its face, aligned: ``place`` maps pixels of the crop [size, size] to pixels of the picture.
 
-    ``aperture``: how far its lips are apart, over the face's height.
+    ``aperture``: how far its lips are apart, over the face's height. ``landmarks``: of the mesh [478, 3], in pixels of
+    the picture; without them its eyes do not shut.
     """
 
     picture_hw3: np.ndarray
     crop_HW3: np.ndarray
     place: np.ndarray
     aperture: float = 0.0
+    landmarks: np.ndarray | None = None
 
     @classmethod
-    def at(cls, picture_hw3: np.ndarray, place: np.ndarray, size: tuple[int, int], aperture: float = 0.0) -> "Aligned":
+    def at(
+        cls,
+        picture_hw3: np.ndarray,
+        place: np.ndarray,
+        size: tuple[int, int],
+        aperture: float = 0.0,
+        landmarks: np.ndarray | None = None,
+    ) -> "Aligned":
         """The crop of ``size`` (H, W) that a placement cuts out of a picture."""
-        return cls(picture_hw3, warp(Image.fromarray(picture_hw3), place, size), place, aperture)
+        return cls(picture_hw3, warp(Image.fromarray(picture_hw3), place, size), place, aperture, landmarks)
 
 
 def scale_motion(codes_FN: Tensor, motion: float) -> Tensor:
@@ -157,21 +177,23 @@ class FaceDecoder:
         self.source, self.light_B7 = source, face_light(source)
         self.lower = ((row - first) / (last - first)).clamp(0, 1)
         self.border = border_fade(self.shape, vae.device)
+        self.toothless = False  # whether teeth were taken out of the pixels that are to be moved
 
     @torch.no_grad()
     def __call__(self, codes_BN: Tensor) -> Tensor:
         """Flow (crop pixels right, down), painted share, strength, and what a ``Paint`` has [B, 14, H, W]."""
         codes_BN = codes_BN.to(self.vae.device)
-        face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype)
+        face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype, copy=True)
+        face[:, BLINK] = 0  # lids are the picture's own skin
         result = torch.zeros(len(codes_BN), len(PARTS), *self.shape, device=self.vae.device)
         for band, keep in (("mouth", KEEP_MOUTH), ("eyes", KEEP_EYES)):
             awake_B = ((1 - codes_BN[:, keep]) / AWAKE).clamp(0, 1).float()
             chosen = torch.nonzero(awake_B > STILL).flatten()
             if band not in self.bands or not len(chosen):
                 continue
+            rows = self.bands[band]
             motion = self.vae.move(face[chosen], self.features[band])
             weight = self.lower if band == "mouth" else 1 - self.lower
-            rows = self.bands[band]
             strength = awake_B[chosen].view(-1, 1, 1, 1) * weight[rows]
             result[chosen, :SHARE, rows] += motion.flow_B2HW * strength
             result[chosen, STRENGTH, rows] += strength[:, 0]
@@ -179,7 +201,8 @@ class FaceDecoder:
             bared = motion.bared_B1HW
             teeth = *fit_rigid(motion.place_B2HW, motion.gap_B1HW, inside), bared, opening(inside), unknown_teeth(bared)
             painted = torch.cat([motion.colour_B3HW, inside, *teeth], 1)
-            result[chosen, SHARE, rows] += (motion.unmoved() * weight[rows])[:, 0]
+            unmoved = torch.maximum(motion.painted_B1HW, inside) if self.toothless else motion.unmoved()
+            result[chosen, SHARE, rows] += (unmoved * weight[rows])[:, 0]
             result[chosen, STRENGTH + 1 :, rows] += painted * weight[rows]
         result[:, :SHARE] *= self.border
         result[:, STRENGTH] *= self.border
@@ -197,8 +220,7 @@ def border_fade(shape: tuple[int, int], device: Any) -> Tensor:
     """1 inside of a box, 0 at its border [H, W]."""
     across = [torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) for n in shape]
     away = torch.minimum(across[0][:, None], across[1][None, :]).to(device)
-    t = (away / FADE).clamp(0, 1)
-    return t * t * (3 - 2 * t)
+    return smoothstep(0, FADE, away)
 
 
 class Compositor:
@@ -209,15 +231,17 @@ class Compositor:
     """
 
     def __init__(self, aligned: Aligned, vae: Any, eyes: bool = True, head: bool = True) -> None:
-        self.picture, self.aperture = aligned.picture_hw3, aligned.aperture
+        self.picture, self.aperture, self.head = aligned.picture_hw3, aligned.aperture, head
+        self.place, self.to_crop = aligned.place, invert(aligned.place)
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
-        self.place, self.to_crop = aligned.place, invert(aligned.place)
+        face, self.toothless = aligned.landmarks, self.picture
+        if face is not None and lip_aperture(face) > SILENT:
+            self._bare(Grin.of(self.picture, face, float(self.decoder.light_B7[0, :3].mean())))
         self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
         self.teeth_24RS = coarse(vae.teeth_24RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
         height, width = self.picture.shape[:2]
-        self.head = head
         corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
         if not head:
             top = vae.config.eyes[0] if eyes else vae.config.mouth[0]
@@ -232,13 +256,38 @@ class Compositor:
         self.here_hw2 = torch.from_numpy(np.stack([x, y], -1).astype(np.float32))
         reach = int(np.ceil(REACH * self.scale))
         self.origin = np.maximum(low - reach, 0)
-        around = self.picture[self.origin[1] : high[1] + reach, self.origin[0] : high[0] + reach]
-        self.source = torch.from_numpy(around.copy()).permute(2, 0, 1)[None].float()
+        self.around = slice(self.origin[1], high[1] + reach), slice(self.origin[0], high[0] + reach)
+        self.source, self.still = self._pixels(self.toothless), self._pixels(self.picture)
+        # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
+        self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
+        self.lids = [] if face is None or not eyes else [Lid.of(face, eye, self.picture.shape) for eye in EYES]
         self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
+
+    def _bare(self, grin: Grin) -> None:
+        """No lip moves teeth; and where any are upper ones all are, which may be longer than the decoder thinks."""
+        self.toothless = self.picture.copy()
+        self.toothless[grin.part] = grin.lips_hw3
+        self.decoder.toothless = True
+        if not self.head or self.decoder.fixed[FIXED.index(SHOWN)].amax() < 0.5:
+            return
+        teeth_hw = np.zeros(self.picture.shape[:2], np.uint8)
+        teeth_hw[grin.part] = (255 * grin.teeth_hw).round()
+        left, top = self.box[:2].round().astype(int)
+        place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]
+        teeth_HW = torch.from_numpy(warp(Image.fromarray(teeth_hw), place, self.decoder.shape) / 255).float()
+        fixed, shown, unknown = self.decoder.fixed, FIXED.index(SHOWN), FIXED.index(UNKNOWN)
+        fixed[shown] = torch.maximum(fixed[shown], teeth_HW.to(fixed))
+        fixed[unknown] = unknown_teeth(fixed[shown][None, None])[0, 0]
 
     def _corners(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         points = np.array([[x, y] for x in (low[0], high[0]) for y in (low[1], high[1])]) * self.size
         return points @ self.place[:, :2].T + self.place[:, 2]
+
+    @cached_property
+    def grain(self) -> Grain:
+        """Of the chin."""
+        chin = self.place @ [*(CHIN * self.size), 1]
+        return Grain(self.picture, chin, self.scale * CHIN_SIZE, EVEN * self.scale)
 
     def frames(self, codes_FN: Iterable[Tensor]) -> Iterator[np.ndarray]:
         """uint8 [h, w, 3] for every code [N]."""
@@ -252,7 +301,11 @@ class Compositor:
 
     def frame(self, code_N: Tensor, motion_MHW: Tensor) -> np.ndarray:
         """The picture with its head turned and its face moved."""
-        out = self.picture.copy()
+        shut = float(code_N[BLINK] * (1 - code_N[KEEP_EYES]))
+        picture = shut_eyes(self.picture, self.lids, shut)
+        shown = self._pixels(picture) if shut else self.still
+        source = self._pixels(shut_eyes(self.toothless, self.lids, shut)) if shut else self.source
+        out = picture.copy()
         at_hw2 = self.crop_hw2
         if self.head:
             at_hw2 = at_hw2 - self._head_flow(code_N)
@@ -267,17 +320,22 @@ class Compositor:
         matrix = torch.from_numpy(self.place).float()
         source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
         moving = (source_hw2 - self.here_hw2).abs().amax(-1) > 0.02
-        result, painted = self._sample(source_hw2), face[SHARE] > SOME
+        result, painted = self._sample(source, source_hw2), face[SHARE] > SOME
+        if self.decoder.toothless:  # at rest it is itself, with its teeth
+            result += (1 - face[STRENGTH] * within) * (self._sample(shown, source_hw2) - result)
+        edge = self.shade * face[STRENGTH] * within * smoothstep(*LIPS, face[OPEN])
+        result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
         drawn = painted | (moving & (face[INSIDE] > SOME))
         if drawn.any():
             still_hw2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
-            still = self._sample(still_hw2[None])[:, 0]
+            still = self._sample(self.still, still_hw2[None])[:, 0]
             bared_11HW = motion_MHW[SHOWN : SHOWN + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
-            paint_Mn = face[STRENGTH + 1 :, drawn]
-            result[:, drawn] = self._paint(result[:, drawn], face[SHARE, drawn], paint_Mn, still, light_17)
+            share_n, paint_Mn = face[SHARE, drawn], face[STRENGTH + 1 :, drawn]
+            result[:, drawn] = self._paint(result[:, drawn], share_n, paint_Mn, still, light_17)
+            result[:, drawn] *= 1 + share_n * (1 - face[SHOWN, drawn]) * self.grain.at(self.here_hw2[drawn])
         # Where nothing moves the picture's own bytes stay, not their resampling.
-        changed = moving | painted
+        changed = moving | painted | (edge > SOME)
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
@@ -290,10 +348,14 @@ class Compositor:
         shown = paint.over(moved, share_n[None, None, :, None], still, light_17, self.teeth_24RS)
         return (shown[0, ..., 0] + 1) * 127.5
 
-    def _sample(self, source_hw2: Tensor) -> Tensor:
-        height, width = self.source.shape[2:]
+    def _pixels(self, picture_hw3: np.ndarray) -> Tensor:
+        """What of a picture the region's pixels may come from."""
+        return torch.from_numpy(picture_hw3[self.around].copy()).permute(2, 0, 1)[None].float()
+
+    def _sample(self, source_13hw: Tensor, source_hw2: Tensor) -> Tensor:
+        height, width = source_13hw.shape[2:]
         grid = 2 * (source_hw2 - torch.from_numpy(self.origin).float()) / torch.tensor([width, height]) - 1
-        return F.grid_sample(self.source, grid[None], align_corners=False, padding_mode="border", mode="bicubic")[0]
+        return F.grid_sample(source_13hw, grid[None], align_corners=False, padding_mode="border", mode="bicubic")[0]
 
     def _head_flow(self, code_N: Tensor) -> Tensor:
         """How far each pixel of the region was carried by the head's turn, crop pixels [h, w, 2]."""
@@ -310,8 +372,7 @@ def _head_geometry(at_hw2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     from_centre = (at_hw2 - torch.from_numpy(HEAD_CENTRE).float()) / torch.from_numpy(HEAD_AXES).float()
     away = from_centre.square().sum(-1).sqrt()
     depth = HEAD_DEPTH * (1 - away.clamp(max=1).square()).clamp(min=0).sqrt()
-    t = ((HEAD_ENDS[1] - away) / (HEAD_ENDS[1] - HEAD_ENDS[0])).clamp(0, 1)
-    return t * t * (3 - 2 * t), depth, at_hw2 - torch.from_numpy(NECK).float()
+    return smoothstep(HEAD_ENDS[1], HEAD_ENDS[0], away), depth, at_hw2 - torch.from_numpy(NECK).float()
 
 
 def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0) -> np.ndarray:
@@ -322,6 +383,8 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
+    # The same teeth in all frames, whether a frame bares any or not.
+    motion_MHW[SHOWN], motion_MHW[UNKNOWN] = 0, 1
     # Lips that are to meet do, also where the decoder is not sure how far they are apart in the frame.
     opened = float((code_N[list(OPENS)] * torch.tensor(list(OPENS.values()))).sum())
     motion_MHW[INSIDE] *= min(opened / MEETING, 1.0)

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TINT = 0.33  # power of the skin's hue that white has in its light: teeth of photographs have 0.18 to 0.40
+PAINTED, TINTED = (0.5, 0.75), 0.6  # of more saturated skin, which is painted, more
 COLOURED = 0.3  # saturation of skin from which on a picture counts as coloured
-TONGUE, THROAT, CHEEK = (0.66, 0.32, 0.31), (0.14, 0.05, 0.045), (0.34, 0.14, 0.12)  # colours under white light
+TONGUE, THROAT, CHEEK = (0.62, 0.27, 0.26), (0.14, 0.05, 0.045), (0.36, 0.14, 0.12)  # colours under white light
+WINE = 1.3, 0.85, 0.85  # of what is dark in a mouth, beside grey
 ROWS, COLUMNS = (0.0, 0.65), (0.19, 0.81)  # of the face's box, between which nearly all is skin
 COARSE = 4  # texels of a picture of teeth per pixel of the face's box
 AROUND = 11  # pixels of the face's box around the inside of a mouth in which places are known
@@ -48,10 +50,15 @@ def face_light(source_B3HW: Tensor) -> Tensor:
     count = by_grey_BN.shape[1]
     white_B1 = sorted_B3N[..., : count // 6].mean((1, 2))[:, None]
     skin_B3 = sorted_B3N[..., : count // 2].mean(2) + 1e-3
-    hue_B3 = (skin_B3 / skin_B3.mean(1, keepdim=True)) ** TINT
     saturation_B1 = 1 - skin_B3.amin(1, keepdim=True) / skin_B3.amax(1, keepdim=True)
-    dark_B3 = DARKER * sorted_B3N[..., -count // DARK :].mean(2)
-    return torch.cat([white_B1 * hue_B3, dark_B3, (saturation_B1 / COLOURED).clamp(max=1)], 1)
+    tint_B1 = TINT + (TINTED - TINT) * smoothstep(*PAINTED, saturation_B1)
+    hue_B3 = (skin_B3 / skin_B3.mean(1, keepdim=True)) ** tint_B1
+    bright_B3N = sorted_B3N[..., : count // 2]
+    colour_BN = 1 - bright_B3N.amin(1) / bright_B3N.amax(1).clamp(min=1e-3)
+    coloured_B1 = (colour_BN.quantile(0.9, 1)[:, None] / COLOURED).clamp(max=1)  # pale skin has red lips
+    dark_B1 = DARKER * sorted_B3N[..., -count // DARK :].mean((1, 2))[:, None]
+    dark_B3 = dark_B1 * (1 + coloured_B1 * (dark_B1.new_tensor(WINE) - 1))
+    return torch.cat([white_B1 * hue_B3, dark_B3, coloured_B1], 1)
 
 
 def fit_rigid(place_B2HW: Tensor, gap_B1HW: Tensor, inside_B1HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +106,7 @@ def coarse(teeth_24RS: Tensor, texels: int = COARSE) -> Tensor:
 def upper_teeth(place_B2HW: Tensor, teeth_24RS: Tensor) -> Tensor:
     """Colour under white light and coverage [B, 4, H, W] of the upper teeth."""
     colour_B3HW, cover_B1HW = _look(teeth_24RS[0], place_B2HW).split((3, 1), 1)
-    ended_B1HW = _step(ROOM, 1.0, place_B2HW[:, 1:])  # beyond a picture its last row goes on
+    ended_B1HW = smoothstep(ROOM, 1.0, place_B2HW[:, 1:])  # beyond a picture its last row goes on
     return torch.cat([colour_B3HW, cover_B1HW * ended_B1HW], 1)
 
 
@@ -107,12 +114,12 @@ def lower_teeth(place_B2HW: Tensor, gap_B1HW: Tensor, teeth_24RS: Tensor) -> Ten
     """The same of the lower ones."""
     place_B2HW = torch.cat([place_B2HW[:, :1], place_B2HW[:, 1:] - gap_B1HW - 2 - LOWERED], 1)
     colour_B3HW, cover_B1HW = _look(teeth_24RS[1], place_B2HW).split((3, 1), 1)
-    return torch.cat([colour_B3HW, cover_B1HW * _step(-ROOM, -1.0, place_B2HW[:, 1:])], 1)
+    return torch.cat([colour_B3HW, cover_B1HW * smoothstep(-ROOM, -1.0, place_B2HW[:, 1:])], 1)
 
 
 def own_teeth(place_B2HW: Tensor) -> Tensor:
     """How far teeth that a picture bares at a place [B, 1, H, W] are upper ones, which may be longer than usual."""
-    return _step(LONGEST, 1.0, place_B2HW[:, 1:])
+    return smoothstep(LONGEST, 1.0, place_B2HW[:, 1:])
 
 
 def unknown_teeth(bared_B1HW: Tensor) -> Tensor:
@@ -152,24 +159,27 @@ def draw_inside(
         unknown_B1HW: from ``unknown_teeth``.
     """
     across, down = place_B2HW[:, :1], place_B2HW[:, 1:]
-    # 0 at the edges of the upper teeth, 1 at those of the lower: the tongue fills the lower half, darker to the back.
+    throat, cheek, tongue = (place_B2HW.new_tensor(c).view(1, 3, 1, 1) for c in (THROAT, CHEEK, TONGUE))
+    colour = throat + smoothstep(0.4, 1.1, across.abs()) * (cheek - throat)
+    # 0 at the edges of the upper teeth, 1 at those of the lower: the tongue lies between, a mound with a groove along
+    # its middle, brightest at its top, dark to the sides and where the lower lip shades it.
     level = (down - 1) / gap_B1HW.clamp(min=0.5)
-    front = _step(0.3, 1.05, level - 0.2 * across.square())
-    covered = _step(0.3, 0.6, level - 0.3 * across.square()) * _step(0.3, 1.5, gap_B1HW)
-    tongue, throat, cheek = (place_B2HW.new_tensor(c).view(1, 3, 1, 1) for c in (TONGUE, THROAT, CHEEK))
-    colour = throat + _step(0.5, 1.1, across.abs()) * (cheek - throat)
-    # Rounded to the sides, with a groove along its middle.
-    shape = (1 - 0.45 * across.square()) * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
-    colour = colour + covered * ((0.35 + 0.65 * front) * shape * tongue - colour)
-    colour = colour * _step(0.25, 0.95, opening_B1HW).add(0.6).clamp(max=1)
+    mound = smoothstep(0.3, 0.65, level - 0.6 * across.square()) * smoothstep(0.7, 2.0, gap_B1HW)
+    lit = torch.exp(-((level - 0.72) / 0.3).square()) * (1 - 0.7 * across.square())
+    lit = lit * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
+    colour = colour + mound * ((0.25 + 0.75 * lit) * tongue - colour)
+    colour = colour * (0.4 + 0.6 * smoothstep(0.25, 0.9, opening_B1HW))
+    # Teeth are in the shade of the lips, and what is nearly closed shows none.
+    lit = 0.66 + 0.34 * smoothstep(0.3, 0.8, opening_B1HW)
+    seen = smoothstep(0.25, 0.5, opening_B1HW)
+    below = seen * smoothstep(0.4, 0.7, opening_B1HW) * smoothstep(0.6, 1.6, gap_B1HW)
     lower = lower_teeth(place_B2HW, gap_B1HW, teeth_24RS)
     upper = upper_teeth(place_B2HW, teeth_24RS)
-    lit = 0.52 + 0.48 * _step(0.1, 0.6, opening_B1HW)
-    for layer, there in ((lower, 1.0), (upper, unknown_B1HW)):
-        colour = colour + there * layer[:, 3:] * (lit * layer[:, :3] - colour)
-    white, dark, coloured = light_B7[..., None, None].split((3, 3, 1), 1)
+    for layer, there in ((lower, below), (upper, seen * unknown_B1HW)):
+        colour = colour + there * layer[:, 3:] * (throat + lit * (layer[:, :3] - throat) - colour)
     grey = colour.mean(1, keepdim=True)
-    colour = grey + coloured * (colour - grey)
+    colour = grey + light_B7[:, 6:, None, None] * (colour - grey)
+    white, dark = light_B7[:, :6, None, None].split(3, 1)
     return 2 * (dark + (white - dark) * colour).clamp(0, 1) - 1
 
 
@@ -179,6 +189,7 @@ def _look(layer_4RS: Tensor, place_B2HW: Tensor) -> Tensor:
     return F.grid_sample(layer, grid_BHW2, align_corners=False, padding_mode="border")
 
 
-def _step(low: float, high: float, x: Tensor) -> Tensor:
+def smoothstep(low: float, high: float, x: Tensor) -> Tensor:
+    """0 below ``low``, 1 above ``high``, smooth between; the other way round where ``low`` is the larger."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

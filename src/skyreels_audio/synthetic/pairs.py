@@ -83,7 +83,7 @@ def expression(weights: dict[str, float], strength: float = 1.0) -> np.ndarray:
 
 
 def sample_code(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random face that speaks: a moment of speech, now and then an expression, lids and brows anywhere."""
+    """A random face that speaks: a moment of speech, now and then an expression, brows anywhere. Its eyes are open."""
     code_N = np.zeros(len(FACE_CHANNELS), np.float32)
     if rng.random() > SILENCE:
         style = rng.uniform(0.75, 1.3, curves_TC.shape[1])
@@ -100,8 +100,6 @@ def sample_code(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for name in ("browInnerUp", "browOuterUp", "browDown", "eyeSquint", "eyeWide"):
         if rng.random() < 0.2:
             code_N[FACE_CHANNELS.index(name)] += rng.uniform(0, 0.7)
-    if rng.random() < 0.35:
-        code_N[FACE_CHANNELS.index("eyeBlink")] = rng.choice([1.0, rng.uniform(0, 1)])
     return np.clip(code_N, 0, 1)
 
 
@@ -114,9 +112,7 @@ def sample_rest(curves_TC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return expression(GRIN, rng.uniform(0.6, 1.3)).clip(0, 1)
     if draw < 0.8:
         return expression(SMILES[rng.integers(len(SMILES))], rng.uniform(0.4, 1.3)).clip(0, 1)
-    code_N = sample_code(curves_TC, rng)
-    code_N[FACE_CHANNELS.index("eyeBlink")] = 0
-    return code_N
+    return sample_code(curves_TC, rng)
 
 
 def blend(code_N: np.ndarray, source_N: np.ndarray) -> np.ndarray:
