@@ -23,9 +23,9 @@ from torch import Tensor
 from skyreels_audio.faces import lip_aperture
 from skyreels_audio.faces.framing import MOUTH_CENTRE
 from skyreels_audio.faces.warp import invert, warp
+from skyreels_audio.generation.eyes import EYES, Eye, move_eyes
 from skyreels_audio.generation.grain import Grain
 from skyreels_audio.generation.grin import Grin
-from skyreels_audio.generation.lids import EYES, Lid, shut_eyes
 from skyreels_audio.models.inner_mouth import (
     COARSE,
     coarse,
@@ -60,7 +60,7 @@ PRESS, BLINK = (CHANNELS.index(name) for name in ("mouthPress", "eyeBlink"))
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
-STILL = 0.01  # below this nothing of the eyes is decoded
+STILL = 0.01  # below this eyes are left as they are
 
 # The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
 HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
@@ -76,6 +76,7 @@ NARROWEST, SILENT, MEETING = 0.5, 0.015, 0.008
 SMILE, BARED = 0.35, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
 PRESSED = 0.35  # of lips that meet
 INERTIA = 2.5  # frames of 25 per second, deviation of a Gaussian; it leaves 0.8 of a nod per second
+FOLLOWS, UNSEEN = 0.09, 0.002  # radians of the head's turn from which on eyes go with it, and that nobody sees
 SETTING_OFF = 10  # frames until the head moves as generated; the first is the picture
 
 
@@ -260,7 +261,7 @@ class Compositor:
         self.source, self.still = self._pixels(self.toothless), self._pixels(self.picture)
         # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
-        self.lids = [] if face is None or not eyes else [Lid.of(face, eye, self.picture.shape) for eye in EYES]
+        self.eyes = [] if face is None or not eyes else [Eye.of(face, points, self.picture.shape) for points in EYES]
         self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
 
     def _bare(self, grin: Grin) -> None:
@@ -301,10 +302,11 @@ class Compositor:
 
     def frame(self, code_N: Tensor, motion_MHW: Tensor) -> np.ndarray:
         """The picture with its head turned and its face moved."""
-        shut = float(code_N[BLINK] * (1 - code_N[KEEP_EYES]))
-        picture = shut_eyes(self.picture, self.lids, shut)
-        shown = self._pixels(picture) if shut else self.still
-        source = self._pixels(shut_eyes(self.toothless, self.lids, shut)) if shut else self.source
+        look = self._look(code_N)
+        picture = move_eyes(self.picture, self.eyes, *look)
+        source, shown = self.source, self.still
+        if picture is not self.picture:
+            source, shown = self._pixels(move_eyes(self.toothless, self.eyes, *look)), self._pixels(picture)
         out = picture.copy()
         at_hw2 = self.crop_hw2
         if self.head:
@@ -356,6 +358,14 @@ class Compositor:
         height, width = source_13hw.shape[2:]
         grid = 2 * (source_hw2 - torch.from_numpy(self.origin).float()) / torch.tensor([width, height]) - 1
         return F.grid_sample(source_13hw, grid[None], align_corners=False, padding_mode="border", mode="bicubic")[0]
+
+    def _look(self, code_N: Tensor) -> tuple[float, tuple[float, float]]:
+        """How far the eyes are shut, and their turn (radians right and down): they stay on whom they look at."""
+        shut = float((code_N[BLINK] * (1 - code_N[KEEP_EYES])).clamp(0, 1))
+        yaw, pitch = code_N[HEAD : HEAD + 2].float()
+        held = -torch.stack([yaw, pitch]) * torch.exp(-(yaw.square() + pitch.square()) / FOLLOWS**2)
+        right, down = (float(angle) if self.head and abs(angle) > UNSEEN else 0.0 for angle in held)
+        return shut if shut > STILL else 0.0, (right, down)
 
     def _head_flow(self, code_N: Tensor) -> Tensor:
         """How far each pixel of the region was carried by the head's turn, crop pixels [h, w, 2]."""

@@ -13,7 +13,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from skyreels_audio.faces.landmarks import coverage, face_height, lip_contours
-from skyreels_audio.synthetic.rig import smoothstep
 
 WHITE = 0.45, 0.6  # brightness over that of white in a face's light, between which teeth are told from gaps
 EDGE, SPREAD = 0.006, 0.03  # of the face's height: teeth shine that far into lips; and what lips are smoothed by
@@ -44,12 +43,16 @@ class Grin:
         part = slice(y0, y1), slice(x0, x1)
         shown_hw3 = picture_HW3[part].astype(np.float32)
         outer_hw, inner_hw = (coverage(points - [x0, y0], shown_hw3.shape[:2]) for points in contours)
-        teeth_hw = inner_hw * smoothstep(*WHITE, shown_hw3.mean(2) / (255 * white))
+        teeth_hw = inner_hw * _ramp(*WHITE, shown_hw3.mean(2) / (255 * white))
         covered_hw = maximum_filter(inner_hw, 2 * round(EDGE * height) + 1)
         only_hw = (outer_hw - inner_hw) * (covered_hw < 0.1)
         sums_hw4 = gaussian_filter(np.dstack([shown_hw3 * only_hw[..., None], only_hw]), (margin, margin, 0))
         # Away from them it is dark: that is the line between lips that meet.
-        deep_hw = smoothstep(*DEEP, gaussian_filter(inner_hw, SOFT * height))
+        deep_hw = _ramp(*DEEP, gaussian_filter(inner_hw, SOFT * height))
         lips_hw3 = sums_hw4[..., :3] / (sums_hw4[..., 3:] + 1e-4) * (1 - SHADE * deep_hw)[..., None]
         lips_hw3 = shown_hw3 + covered_hw[..., None] * (lips_hw3 - shown_hw3)
         return cls(part, teeth_hw, lips_hw3.round().clip(0, 255).astype(np.uint8))
+
+
+def _ramp(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    return ((x - low) / (high - low)).clip(0, 1)
