@@ -44,10 +44,10 @@ def test_where_teeth_were_are_lips_with_a_dark_line(picture: np.ndarray, landmar
     grin = Grin.of(picture, landmarks, 0.9)
     without = picture.copy()
     without[grin.part] = grin.lips_hw3
-    mouth = coverage(landmarks[60:68], picture.shape[:2]) > 0.5
-    assert without[mouth].max() < 190 and without[mouth].min() > 25
-    assert without[150, 160].mean() < 0.7 * np.mean(LIP)  # the line
-    assert np.abs(without[137, 160].astype(int) - LIP).max() < 60  # next to a lip
+    assert without.max(2)[coverage(oval(36, 8, 40), (220, 320)) > 0].max() < 190  # nothing white
+    assert without[150, 160].mean() < 0.8 * np.mean(LIP)  # the line
+    assert without[150, 160, 0] > 1.5 * without[150, 160, 1]  # and red
+    assert np.array_equal(without[162, 160], GAP)  # what is dark stays
     outside = coverage(oval(70, 42, 40), picture.shape[:2]) == 0
     assert np.array_equal(without[outside], picture[outside])
 

@@ -237,8 +237,12 @@ class Compositor:
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
-        face, self.toothless = aligned.landmarks, self.picture
-        if face is not None and lip_aperture(face) > SILENT:
+        face, self.toothless, self.teeth_hw = (
+            aligned.landmarks,
+            self.picture,
+            np.zeros(self.picture.shape[:2], np.uint8),
+        )
+        if face is not None and lip_aperture(face) > SILENT and self.decoder.fixed[FIXED.index(SHOWN)].amax() > 0.5:
             self._bare(Grin.of(self.picture, face, float(self.decoder.light_B7[0, :3].mean())))
         self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
         self.teeth_24RS = coarse(vae.teeth_24RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
@@ -259,23 +263,21 @@ class Compositor:
         self.origin = np.maximum(low - reach, 0)
         self.around = slice(self.origin[1], high[1] + reach), slice(self.origin[0], high[0] + reach)
         self.source, self.still = self._pixels(self.toothless), self._pixels(self.picture)
+        self.teeth_11hw = self._pixels(self.teeth_hw[..., None]) / 255
         # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
         self.eyes = [] if face is None or not eyes else [Eye.of(face, points, self.picture.shape) for points in EYES]
         self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
 
     def _bare(self, grin: Grin) -> None:
-        """No lip moves teeth; and where any are upper ones all are, which may be longer than the decoder thinks."""
+        """All bared teeth are upper ones, also where they are longer than the decoder thinks, and no lip moves them."""
         self.toothless = self.picture.copy()
         self.toothless[grin.part] = grin.lips_hw3
         self.decoder.toothless = True
-        if not self.head or self.decoder.fixed[FIXED.index(SHOWN)].amax() < 0.5:
-            return
-        teeth_hw = np.zeros(self.picture.shape[:2], np.uint8)
-        teeth_hw[grin.part] = (255 * grin.teeth_hw).round()
+        self.teeth_hw[grin.part] = (255 * grin.teeth_hw).round()
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]
-        teeth_HW = torch.from_numpy(warp(Image.fromarray(teeth_hw), place, self.decoder.shape) / 255).float()
+        teeth_HW = torch.from_numpy(warp(Image.fromarray(self.teeth_hw), place, self.decoder.shape) / 255).float()
         fixed, shown, unknown = self.decoder.fixed, FIXED.index(SHOWN), FIXED.index(UNKNOWN)
         fixed[shown] = torch.maximum(fixed[shown], teeth_HW.to(fixed))
         fixed[unknown] = unknown_teeth(fixed[shown][None, None])[0, 0]
@@ -323,8 +325,10 @@ class Compositor:
         source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
         moving = (source_hw2 - self.here_hw2).abs().amax(-1) > 0.02
         result, painted = self._sample(source, source_hw2), face[SHARE] > SOME
-        if self.decoder.toothless:  # at rest it is itself, with its teeth
-            result += (1 - face[STRENGTH] * within) * (self._sample(shown, source_hw2) - result)
+        if self.decoder.toothless:
+            here, met = within > 0, float((code_N[PRESS] / PRESSED).clamp(0, 1))
+            teeth = shown, at_hw2[here], source_hw2[here], face[STRENGTH, here], met
+            result[:, here] = self._with_teeth(result[:, here], *teeth)
         edge = self.shade * face[STRENGTH] * within * smoothstep(*LIPS, face[OPEN])
         result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
         drawn = painted | (moving & (face[INSIDE] > SOME))
@@ -342,6 +346,17 @@ class Compositor:
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
         return out
+
+    def _with_teeth(
+        self, moved_3n: Tensor, shown_13hw: Tensor, at_n2: Tensor, source_n2: Tensor, strength_n: Tensor, met: float
+    ) -> Tensor:
+        """Colours [3, n] with teeth where teeth stay, until lips have met; at rest all is as it is shown."""
+        matrix = torch.from_numpy(self.place).float()
+        still_n2 = at_n2 @ matrix[:, :2].T + matrix[:, 2]
+        still, moved = (self._sample(shown_13hw, n2[None])[:, 0] for n2 in (still_n2, source_n2))
+        stay, come = (self._sample(self.teeth_11hw, n2[None])[0, 0].clamp(0, 1) for n2 in (still_n2, source_n2))
+        result = moved_3n + (1 - met) * stay * come * (still - moved_3n)
+        return result + (1 - strength_n) * (moved - result)
 
     def _paint(self, moved_3n: Tensor, share_n: Tensor, paint_Mn: Tensor, still_3n: Tensor, light_17: Tensor) -> Tensor:
         """Colours [3, n], 0 to 255, of pixels of which a share is painted."""
@@ -393,8 +408,6 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
-    # The same teeth in all frames, whether a frame bares any or not.
-    motion_MHW[SHOWN], motion_MHW[UNKNOWN] = 0, 1
     # Lips that are to meet do, also where the decoder is not sure how far they are apart in the frame.
     opened = float((code_N[list(OPENS)] * torch.tensor(list(OPENS.values()))).sum())
     motion_MHW[INSIDE] *= min(opened / MEETING, 1.0)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from skyreels_audio.faces import Face, lip_aperture
+from skyreels_audio.faces import lip_aperture
 from skyreels_audio.faces.align import crop_boxes, placements
 from skyreels_audio.faces.track import Track, choose, fault, track_faces
 from skyreels_audio.generation.inputs import Progress
@@ -36,7 +36,6 @@ class Plan:
         faults: of each output frame, why it keeps its source; None where it is edited.
         start: first output frame of the stretch that goes through the model. It is the reference, and keeps its source.
         places: crop → source, an affine map [2, 3], of each frame of the stretch (between faces, what lies between).
-        landmarks: of the face in the source, pixels, of each frame of the stretch, or None.
         boxes: the lower face in the crop, xyxy, of each frame of the stretch, or None.
         size: of the crop, (H, W).
         aperture: how wide the speaker opens the mouth: what the lips are apart, over the face's height, in the
@@ -52,7 +51,6 @@ class Plan:
     faults: list[str | None]
     start: int
     places: list[np.ndarray]
-    landmarks: list[np.ndarray | None]
     boxes: list[np.ndarray | None]
     size: tuple[int, int]
     aperture: float
@@ -149,7 +147,6 @@ def plan_edit(
         faults=faults,
         start=start,
         places=[places[index] for index in order[start:stop]],
-        landmarks=[stored_landmarks(track.faces[index], float(info.aspect)) for index in order[start:stop]],
         boxes=[boxes[index] for index in order[start:stop]],
         size=size,
         aperture=float(np.quantile([lip_aperture(seen.landmarks) for seen in track.faces if seen is not None], WIDE)),
@@ -187,11 +184,6 @@ def track_people(
         held, recorded = available / info.fps, info.duration
         raise InputError(f"{path} is truncated: it holds {held:.2f} s of {recorded:.2f} s of picture.")
     return tracks, available
-
-
-def stored_landmarks(face: Face | None, aspect: float) -> np.ndarray | None:
-    """A face's landmarks in pixels as the file stores them, whose width over height is ``aspect``."""
-    return None if face is None else face.landmarks[:, :2] / [aspect, 1.0]
 
 
 def crops_of(

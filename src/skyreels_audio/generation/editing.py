@@ -167,7 +167,7 @@ def _edit_by_motion(
             if plan.faults[number] is not None:
                 yield frame
                 continue
-            aligned = Aligned.at(frame.rgb(), plan.places[index], plan.size, landmarks=plan.landmarks[index])
+            aligned = Aligned.at(frame.rgb(), plan.places[index], plan.size)
             yield frame.repainted(edit_mouth(aligned, codes_FN[index], pipe.vae, float(strengths[number])))
             if progress is not None:
                 progress("decode", number + 1, len(plan.order))

@@ -16,7 +16,7 @@ from skyreels_audio.faces.landmarks import coverage, face_height, lip_contours
 
 WHITE = 0.45, 0.6  # brightness over that of white in a face's light, between which teeth are told from gaps
 EDGE, SPREAD = 0.006, 0.03  # of the face's height: teeth shine that far into lips; and what lips are smoothed by
-SOFT, DEEP, SHADE = 0.01, (0.5, 0.95), 0.5  # of the face's height; how far between lips it gets darker, and by what
+SOFT, DEEP, SHADE = 0.01, (0.5, 0.95), 0.35  # of the face's height; how far between lips it gets darker, and by what
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Grin:
     Attributes:
         part: rows and columns of the picture with its lips, which all below is of.
         teeth_hw: how far pixels are teeth, 0 to 1.
-        lips_hw3: uint8, with lips where the inside of the mouth was.
+        lips_hw3: uint8, with lips where teeth were.
     """
 
     part: tuple[slice, slice]
@@ -44,7 +44,7 @@ class Grin:
         shown_hw3 = picture_HW3[part].astype(np.float32)
         outer_hw, inner_hw = (coverage(points - [x0, y0], shown_hw3.shape[:2]) for points in contours)
         teeth_hw = inner_hw * _ramp(*WHITE, shown_hw3.mean(2) / (255 * white))
-        covered_hw = maximum_filter(inner_hw, 2 * round(EDGE * height) + 1)
+        covered_hw = maximum_filter(teeth_hw, 2 * round(EDGE * height) + 1)
         only_hw = (outer_hw - inner_hw) * (covered_hw < 0.1)
         sums_hw4 = gaussian_filter(np.dstack([shown_hw3 * only_hw[..., None], only_hw]), (margin, margin, 0))
         # Away from them it is dark: that is the line between lips that meet.

@@ -20,7 +20,7 @@ TINT = 0.33  # power of the skin's hue that white has in its light: teeth of pho
 PAINTED, TINTED = (0.5, 0.75), 0.6  # of more saturated skin, which is painted, more
 COLOURED = 0.3  # saturation of skin from which on a picture counts as coloured
 TONGUE, THROAT, CHEEK = (0.62, 0.27, 0.26), (0.14, 0.05, 0.045), (0.36, 0.14, 0.12)  # colours under white light
-WINE = 1.3, 0.85, 0.85  # of what is dark in a mouth, beside grey
+WINE = 1.3, 0.88, 0.78  # of what is dark in a mouth, beside grey
 ROWS, COLUMNS = (0.0, 0.65), (0.19, 0.81)  # of the face's box, between which nearly all is skin
 COARSE = 4  # texels of a picture of teeth per pixel of the face's box
 AROUND = 11  # pixels of the face's box around the inside of a mouth in which places are known
@@ -171,7 +171,7 @@ def draw_inside(
     colour = colour * (0.4 + 0.6 * smoothstep(0.25, 0.9, opening_B1HW))
     # Teeth are in the shade of the lips, and what is nearly closed shows none.
     lit = 0.66 + 0.34 * smoothstep(0.3, 0.8, opening_B1HW)
-    seen = smoothstep(0.25, 0.5, opening_B1HW)
+    seen = smoothstep(0.12, 0.3, opening_B1HW)
     below = seen * smoothstep(0.4, 0.7, opening_B1HW) * smoothstep(0.6, 1.6, gap_B1HW)
     lower = lower_teeth(place_B2HW, gap_B1HW, teeth_24RS)
     upper = upper_teeth(place_B2HW, teeth_24RS)
