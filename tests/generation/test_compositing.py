@@ -4,19 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from skyreels_audio.generation.compositing import (
+from skyreels_audio.generation.codes import (
     HEAD,
     KEEP_EYES,
-    PARTS,
-    Aligned,
-    Compositor,
     at_times,
-    edit_mouth,
     keep_smile,
     scale_motion,
     speak_as_wide,
     steady_head,
 )
+from skyreels_audio.generation.compositing import PARTS, Aligned, Compositor, edit_mouth
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
 
 PLACE = np.array([[1.5, 0.1, 40.0], [-0.1, 1.5, 30.0]])  # crop → picture: larger, turned a little, off the corner

@@ -23,6 +23,18 @@ from torch import Tensor
 from skyreels_audio.faces import lip_aperture
 from skyreels_audio.faces.framing import MOUTH_CENTRE
 from skyreels_audio.faces.warp import invert, warp
+from skyreels_audio.generation.codes import (
+    BARED,
+    BLINK,
+    HEAD,
+    KEEP_EYES,
+    KEEP_MOUTH,
+    MEETING,
+    SILENT,
+    keep_smile,
+    lips_met,
+    parted,
+)
 from skyreels_audio.generation.eyes import EYES, Eye, move_eyes
 from skyreels_audio.generation.grain import Grain
 from skyreels_audio.generation.grin import Grin
@@ -55,8 +67,6 @@ EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
 SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
 FADE = 10  # pixels of the box over which an edit ends at its border
-KEEP_MOUTH, KEEP_EYES, HEAD = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw"))
-PRESS, BLINK = (CHANNELS.index(name) for name in ("mouthPress", "eyeBlink"))
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
@@ -66,18 +76,7 @@ STILL = 0.01  # below this eyes are left as they are
 HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
 HEAD_ENDS = 1.0, 1.9  # in half axes: the head moves as one up to here, what surrounds it is still from there on
 NECK = np.array([0.5, 1.0])  # what the head rolls about
-# What actions part the lips by, of the face's height, on the rig; and those that are wider or less wide in a person.
-OPENS = {
-    CHANNELS.index(name): share
-    for name, share in (("jawOpen", 0.195), ("mouthFunnel", 0.085), ("mouthUpperUp", 0.026), ("mouthLowerDown", 0.022))
-}
-WIDE = [CHANNELS.index(name) for name in ("jawOpen", "mouthFunnel", "mouthStretch", "mouthUpperUp", "mouthLowerDown")]
-NARROWEST, SILENT, MEETING = 0.5, 0.015, 0.008
-SMILE, BARED = 0.35, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
-PRESSED = 0.35  # of lips that meet
-INERTIA = 2.5  # frames of 25 per second, deviation of a Gaussian; it leaves 0.8 of a nod per second
 FOLLOWS, UNSEEN = 0.09, 0.002  # radians of the head's turn from which on eyes go with it, and that nobody sees
-SETTING_OFF = 10  # frames until the head moves as generated; the first is the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,56 +104,6 @@ class Aligned:
     ) -> "Aligned":
         """The crop of ``size`` (H, W) that a placement cuts out of a picture."""
         return cls(picture_hw3, warp(Image.fromarray(picture_hw3), place, size), place, aperture, landmarks)
-
-
-def scale_motion(codes_FN: Tensor, motion: float) -> Tensor:
-    """Codes of a calmer head: 0 moves the mouth alone, 1 is as generated. Blinks stay whole from 0.5 on."""
-    codes_FN = codes_FN.clone()
-    codes_FN[:, HEAD:] *= motion
-    codes_FN[:, KEEP_EYES] = 1 - (1 - codes_FN[:, KEEP_EYES]) * min(2 * motion, 1.0)
-    return codes_FN
-
-
-def steady_head(codes_FN: Tensor) -> Tensor:
-    """Codes whose head has weight: its jumps from latent to latent are smoothed, and it sets off from where it was."""
-    from scipy.ndimage import gaussian_filter1d
-
-    codes_FN = codes_FN.clone()
-    head_F5 = gaussian_filter1d(codes_FN[:, HEAD:].numpy(), INERTIA, axis=0, mode="nearest")
-    setting_off_F = (torch.arange(len(codes_FN)) / SETTING_OFF).clamp(max=1)
-    codes_FN[:, HEAD:] = setting_off_F[:, None] * torch.from_numpy(head_F5)
-    return codes_FN
-
-
-def keep_smile(codes_FN: Tensor, aperture: float) -> Tensor:
-    """Codes of somebody whose picture bares teeth: they go on smiling while they speak, until lips must meet."""
-    lips_F = (codes_FN[:, PRESS] / PRESSED).clamp(0, 1)
-    share_F = SMILE * min(aperture / BARED, 1.0) * (1 - lips_F)
-    codes_FN = codes_FN.clone()
-    codes_FN[:, KEEP_MOUTH] += (1 - codes_FN[:, KEEP_MOUTH]) * share_F
-    return codes_FN
-
-
-def speak_as_wide(codes_FN: Tensor, aperture: float) -> Tensor:
-    """Codes for somebody whose lips are seldom further apart than ``aperture`` of the face: no wider than that.
-
-    Who keeps silent all the time has shown nothing.
-    """
-    if aperture < SILENT:
-        return codes_FN
-    opened_F = (codes_FN[:, list(OPENS)] * torch.tensor(list(OPENS.values()))).sum(1) * (1 - codes_FN[:, KEEP_MOUTH])
-    share = aperture / float(opened_F.quantile(0.95).clamp(min=1e-6))
-    codes_FN = codes_FN.clone()
-    codes_FN[:, WIDE] *= min(max(share, NARROWEST), 1.0)
-    return codes_FN
-
-
-def at_times(codes_FN: Tensor, fps: float, frames: int, code_fps: float = 25.0) -> Tensor:
-    """Codes of 25 per second, read at ``frames`` frame times of another rate, between codes in proportion."""
-    times = torch.arange(frames, dtype=torch.float64) * code_fps / fps
-    first = times.floor().long().clamp(max=len(codes_FN) - 1)
-    share = (times - first).clamp(0, 1).to(codes_FN.dtype)[:, None]
-    return torch.lerp(codes_FN[first], codes_FN[(first + 1).clamp(max=len(codes_FN) - 1)], share)
 
 
 class FaceDecoder:
@@ -326,7 +275,7 @@ class Compositor:
         moving = (source_hw2 - self.here_hw2).abs().amax(-1) > 0.02
         result, painted = self._sample(source, source_hw2), face[SHARE] > SOME
         if self.decoder.toothless:
-            here, met = within > 0, float((code_N[PRESS] / PRESSED).clamp(0, 1))
+            here, met = within > 0, float(lips_met(code_N))
             teeth = shown, at_hw2[here], source_hw2[here], face[STRENGTH, here], met
             result[:, here] = self._with_teeth(result[:, here], *teeth)
         edge = self.shade * face[STRENGTH] * within * smoothstep(*LIPS, face[OPEN])
@@ -409,8 +358,7 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     code_N[KEEP_MOUTH] = 0
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
     # Lips that are to meet do, also where the decoder is not sure how far they are apart in the frame.
-    opened = float((code_N[list(OPENS)] * torch.tensor(list(OPENS.values()))).sum())
-    motion_MHW[INSIDE] *= min(opened / MEETING, 1.0)
+    motion_MHW[INSIDE] *= min(float(parted(code_N)) / MEETING, 1.0)
     motion_MHW[:SHARE] *= strength
     motion_MHW[STRENGTH] *= strength
     return compositor.frame(code_N, motion_MHW)

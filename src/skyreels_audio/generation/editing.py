@@ -19,7 +19,8 @@ from PIL import Image
 
 from skyreels_audio.faces.align import feather, paste
 from skyreels_audio.faces.warp import warp
-from skyreels_audio.generation.compositing import Aligned, edit_mouth, speak_as_wide
+from skyreels_audio.generation.codes import speak_as_wide
+from skyreels_audio.generation.compositing import Aligned, edit_mouth
 from skyreels_audio.generation.edit_plan import Plan
 from skyreels_audio.generation.inputs import Progress
 from skyreels_audio.generation.masks import editing_known

@@ -15,8 +15,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from skyreels_audio.generation.codes import at_times, scale_motion, steady_head
 from skyreels_audio.generation.colour import still_region, unify_colours
-from skyreels_audio.generation.compositing import Compositor, at_times, scale_motion, steady_head
+from skyreels_audio.generation.compositing import Compositor
 from skyreels_audio.generation.conditions import Conditions
 from skyreels_audio.generation.decoding import Scaled, decode
 from skyreels_audio.generation.encoders import encode_conditions, encode_prompts, encode_reference
