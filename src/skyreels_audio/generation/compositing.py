@@ -274,10 +274,8 @@ class Compositor:
         source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
         moving = (source_hw2 - self.here_hw2).abs().amax(-1) > 0.02
         result, painted = self._sample(source, source_hw2), face[SHARE] > SOME
-        if self.decoder.toothless:
-            here, met = within > 0, float(lips_met(code_N))
-            teeth = shown, at_hw2[here], source_hw2[here], face[STRENGTH, here], met
-            result[:, here] = self._with_teeth(result[:, here], *teeth)
+        if self.decoder.toothless:  # at rest all is as it is shown
+            result += (1 - face[STRENGTH] * within) * (self._sample(shown, source_hw2) - result)
         edge = self.shade * face[STRENGTH] * within * smoothstep(*LIPS, face[OPEN])
         result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
         drawn = painted | (moving & (face[INSIDE] > SOME))
@@ -289,23 +287,17 @@ class Compositor:
             share_n, paint_Mn = face[SHARE, drawn], face[STRENGTH + 1 :, drawn]
             result[:, drawn] = self._paint(result[:, drawn], share_n, paint_Mn, still, light_17)
             result[:, drawn] *= 1 + share_n * (1 - face[SHOWN, drawn]) * self.grain.at(self.here_hw2[drawn])
+        if self.decoder.toothless:
+            still_hw2 = at_hw2 @ matrix[:, :2].T + matrix[:, 2]
+            teeth = [self._sample(self.teeth_11hw, hw2)[0].clamp(0, 1) for hw2 in (still_hw2, source_hw2)]
+            stay = face[STRENGTH] * within * (1 - lips_met(code_N)) * teeth[0] * teeth[1]  # teeth come from teeth
+            result += stay * (self._sample(shown, still_hw2) - result)
         # Where nothing moves the picture's own bytes stay, not their resampling.
         changed = moving | painted | (edge > SOME)
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
         return out
-
-    def _with_teeth(
-        self, moved_3n: Tensor, shown_13hw: Tensor, at_n2: Tensor, source_n2: Tensor, strength_n: Tensor, met: float
-    ) -> Tensor:
-        """Colours [3, n] with teeth where teeth stay, until lips have met; at rest all is as it is shown."""
-        matrix = torch.from_numpy(self.place).float()
-        still_n2 = at_n2 @ matrix[:, :2].T + matrix[:, 2]
-        still, moved = (self._sample(shown_13hw, n2[None])[:, 0] for n2 in (still_n2, source_n2))
-        stay, come = (self._sample(self.teeth_11hw, n2[None])[0, 0].clamp(0, 1) for n2 in (still_n2, source_n2))
-        result = moved_3n + (1 - met) * stay * come * (still - moved_3n)
-        return result + (1 - strength_n) * (moved - result)
 
     def _paint(self, moved_3n: Tensor, share_n: Tensor, paint_Mn: Tensor, still_3n: Tensor, light_17: Tensor) -> Tensor:
         """Colours [3, n], 0 to 255, of pixels of which a share is painted."""

@@ -169,8 +169,8 @@ def draw_inside(
     lit = lit * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
     colour = colour + mound * ((0.25 + 0.75 * lit) * tongue - colour)
     colour = colour * (0.4 + 0.6 * smoothstep(0.25, 0.9, opening_B1HW))
-    # Teeth are in the shade of the lips, and what is nearly closed shows none.
-    lit = 0.66 + 0.34 * smoothstep(0.3, 0.8, opening_B1HW)
+    # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
+    lit = 0.42 + 0.58 * smoothstep(0.15, 0.7, opening_B1HW)
     seen = smoothstep(0.12, 0.3, opening_B1HW)
     below = seen * smoothstep(0.4, 0.7, opening_B1HW) * smoothstep(0.6, 1.6, gap_B1HW)
     lower = lower_teeth(place_B2HW, gap_B1HW, teeth_24RS)
