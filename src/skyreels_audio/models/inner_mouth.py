@@ -19,8 +19,7 @@ from torch import Tensor
 TINT = 0.33  # power of the skin's hue that white has in its light: teeth of photographs have 0.18 to 0.40
 PAINTED, TINTED = (0.5, 0.75), 0.6  # of more saturated skin, which is painted, more
 COLOURED = 0.3  # saturation of skin from which on a picture counts as coloured
-TONGUE, THROAT, CHEEK = (0.62, 0.27, 0.26), (0.14, 0.05, 0.045), (0.36, 0.14, 0.12)  # colours under white light
-WINE = 1.3, 0.88, 0.78  # of what is dark in a mouth, beside grey
+TONGUE, THROAT, CHEEK = (0.66, 0.32, 0.31), (0.14, 0.05, 0.045), (0.34, 0.14, 0.12)  # colours under white light
 ROWS, COLUMNS = (0.0, 0.65), (0.19, 0.81)  # of the face's box, between which nearly all is skin
 COARSE = 4  # texels of a picture of teeth per pixel of the face's box
 AROUND = 11  # pixels of the face's box around the inside of a mouth in which places are known
@@ -53,12 +52,8 @@ def face_light(source_B3HW: Tensor) -> Tensor:
     saturation_B1 = 1 - skin_B3.amin(1, keepdim=True) / skin_B3.amax(1, keepdim=True)
     tint_B1 = TINT + (TINTED - TINT) * smoothstep(*PAINTED, saturation_B1)
     hue_B3 = (skin_B3 / skin_B3.mean(1, keepdim=True)) ** tint_B1
-    bright_B3N = sorted_B3N[..., : count // 2]
-    colour_BN = 1 - bright_B3N.amin(1) / bright_B3N.amax(1).clamp(min=1e-3)
-    coloured_B1 = (colour_BN.quantile(0.9, 1)[:, None] / COLOURED).clamp(max=1)  # pale skin has red lips
-    dark_B1 = DARKER * sorted_B3N[..., -count // DARK :].mean((1, 2))[:, None]
-    dark_B3 = dark_B1 * (1 + coloured_B1 * (dark_B1.new_tensor(WINE) - 1))
-    return torch.cat([white_B1 * hue_B3, dark_B3, coloured_B1], 1)
+    dark_B3 = DARKER * sorted_B3N[..., -count // DARK :].mean(2)
+    return torch.cat([white_B1 * hue_B3, dark_B3, (saturation_B1 / COLOURED).clamp(max=1)], 1)
 
 
 def fit_rigid(place_B2HW: Tensor, gap_B1HW: Tensor, inside_B1HW: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,19 +155,19 @@ def draw_inside(
     """
     across, down = place_B2HW[:, :1], place_B2HW[:, 1:]
     throat, cheek, tongue = (place_B2HW.new_tensor(c).view(1, 3, 1, 1) for c in (THROAT, CHEEK, TONGUE))
-    colour = throat + smoothstep(0.4, 1.1, across.abs()) * (cheek - throat)
-    # 0 at the edges of the upper teeth, 1 at those of the lower: the tongue lies between, a mound with a groove along
-    # its middle, brightest at its top, dark to the sides and where the lower lip shades it.
+    colour = throat + smoothstep(0.5, 1.1, across.abs()) * (cheek - throat)
+    # 0 at the edges of the upper teeth, 1 at those of the lower: the tongue fills the lower half, darker to the back
+    # and to its sides, with a groove along its middle.
     level = (down - 1) / gap_B1HW.clamp(min=0.5)
-    mound = smoothstep(0.3, 0.65, level - 0.6 * across.square()) * smoothstep(0.7, 2.0, gap_B1HW)
-    lit = torch.exp(-((level - 0.72) / 0.3).square()) * (1 - 0.7 * across.square())
-    lit = lit * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
-    colour = colour + mound * ((0.25 + 0.75 * lit) * tongue - colour)
-    colour = colour * (0.4 + 0.6 * smoothstep(0.25, 0.9, opening_B1HW))
-    # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
-    lit = 0.42 + 0.58 * smoothstep(0.15, 0.7, opening_B1HW)
-    seen = smoothstep(0.12, 0.3, opening_B1HW)
-    below = seen * smoothstep(0.4, 0.7, opening_B1HW) * smoothstep(0.6, 1.6, gap_B1HW)
+    mound = smoothstep(0.3, 0.6, level - 0.3 * across.square()) * smoothstep(0.3, 1.5, gap_B1HW)
+    front = smoothstep(0.3, 1.05, level - 0.2 * across.square())
+    shape = (1 - 0.45 * across.square()) * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
+    colour = colour + mound * ((0.35 + 0.65 * front) * shape * tongue - colour)
+    colour = colour * smoothstep(0.25, 0.95, opening_B1HW).add(0.6).clamp(max=1)
+    # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen, lower ones not at all.
+    lit = 0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)
+    seen = smoothstep(0.08, 0.25, opening_B1HW)
+    below = seen * smoothstep(0.3, 0.6, opening_B1HW)
     lower = lower_teeth(place_B2HW, gap_B1HW, teeth_24RS)
     upper = upper_teeth(place_B2HW, teeth_24RS)
     for layer, there in ((lower, below), (upper, seen * unknown_B1HW)):

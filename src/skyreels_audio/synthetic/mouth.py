@@ -14,19 +14,15 @@ import numpy as np
 from skyreels_audio.synthetic.rig import ACTIONS, Material, Rig
 
 UPPER_INNER, LOWER_INNER, CORNERS = 13, 14, (78, 308)  # MediaPipe's points of the inner lips
-UPPER_LINE, LOWER_LINE = (191, 80, 81, 82, 13, 312, 311, 310, 415), (95, 88, 178, 87, 14, 317, 402, 318, 324)
 UPPER_SHOWS, LOWER_HIDES = 0.0034, 0.0010  # how far incisors stand below the upper lip, and below the lower lip's rim
 UPPER_BEHIND, LOWER_BEHIND = 0.0050, 0.0070  # how far they stand behind the lips' inner line
 SIZES = 0.85, 1.25  # of an arch over the rig's own: it follows the width of the mouth
 JAW_SHARE = 0.93  # of the lower lip's way that the lower arch goes when the jaw opens
 TONGUE_BACK, TONGUE_DOWN = 0.008, 0.001  # behind the lower teeth and below their edge
 TONGUE_SHARE = 0.8  # of the lower arch's way
-# How the rig's lips part: opened wide they end bluntly, and rounded they are a diamond. From the middle (0) to a corner
-# (1) the way of a lip is made (1 - x²) to a power; corners come closer by metres.
-LOWER_POWER = {"jawOpen": 0.65, "mouthFunnel": 0.55}
-UPPER_POWER = {"mouthFunnel": 0.55}
-INWARD, CORNER_REACH = {"jawOpen": 0.0045, "mouthFunnel": 0.0050}, 0.011
-LIP_REACH = 0.03, 0.02  # metres below and above the lips up to which skin goes with them
+# Opened wide, the rig's lower lip is a V between corners that stay where they were.
+ROUNDER, ROUNDEST, ROUND_REACH, ROUND_DOWN = 0.0040, 0.75, 0.28, 0.03  # metres down; at what share of the half width
+INWARD, CORNER_REACH = 0.0035, 0.011  # metres that corners come closer; how far around them
 FLAT = np.array([1.0, 1.0, 0.5])  # of what hangs below the lower teeth's edge, which would pierce the chin
 
 
@@ -49,33 +45,21 @@ def upper_arch() -> np.ndarray:
 
 
 @cache
-def _rounding(action: str) -> np.ndarray:
-    """What is added to an action [V, 3] for lips that open to an oval whose corners taper."""
+def _rounding() -> np.ndarray:
+    """What is added to the opening of the jaw [V, 3] for an oval mouth."""
     rig = Rig.load()
-    place_V3, delta_V3 = rig.template_V3, rig.deltas_KV3[ACTIONS.index(action)]
-    lips, ways = rig.landmarks(np.stack([place_V3, delta_V3]))
+    place_V3, jaw_V3 = rig.template_V3, rig.deltas_KV3[ACTIONS.index("jawOpen")]
+    lips = rig.landmarks(place_V3[None])[0]
     contact, half = (lips[UPPER_INNER] + lips[LOWER_INNER]) / 2, abs(lips[CORNERS[1], 0] - lips[CORNERS[0], 0]) / 2
-    x_V = np.abs(place_V3[:, 0]) / half
-    # The lower lip and what hangs on it; corners go half of its way.
-    lower_V = np.clip((-rig.deltas_KV3[ACTIONS.index("jawOpen"), :, 2] - 0.009) / 0.009, 0, 1)
-    above_V = place_V3[:, 2] - contact[2]
-    front_V = np.exp(-(((place_V3[:, 1] - contact[1]) / 0.03) ** 2))
+    of_jaw = np.clip((-jaw_V3[:, 2] - 0.009) / 0.009, 0, 1)  # the lower lip and what hangs on it, not the corners
+    bump = np.exp(-(((np.abs(place_V3[:, 0]) / half - ROUNDEST) / ROUND_REACH) ** 2))
+    below = np.clip(1 - (contact[2] - place_V3[:, 2]) / ROUND_DOWN, 0, 1)
+    front = np.exp(-(((place_V3[:, 1] - contact[1]) / 0.03) ** 2))
     result = np.zeros_like(place_V3)
-    for line, powers, of_lip_V, reach in (
-        (LOWER_LINE, LOWER_POWER, lower_V, LIP_REACH[0]),
-        (UPPER_LINE, UPPER_POWER, 1 - lower_V, LIP_REACH[1]),
-    ):
-        if action not in powers:
-            continue
-        at = np.abs(lips[list(line), 0]) / half
-        way = (ways[list(line), 2] - ways[list(CORNERS), 2].mean())[np.argsort(at)]
-        at = np.sort(at)
-        wanted = way[0] * (1 - at.clip(max=1) ** 2) ** powers[action]
-        near_V = (1 - np.abs(above_V) / reach).clip(0, 1) * front_V * of_lip_V
-        result[:, 2] += near_V * np.interp(x_V, [*at, 1.0], [*(wanted - way), 0.0])
+    result[:, 2] = -ROUNDER * of_jaw * bump * below * front
     for corner in lips[list(CORNERS)]:
-        near_V = np.exp(-(np.square(place_V3 - corner).sum(1) / CORNER_REACH**2))
-        result[:, 0] -= INWARD[action] * np.sign(corner[0]) * near_V
+        near = np.exp(-(np.square(place_V3 - corner).sum(1) / CORNER_REACH**2))
+        result[:, 0] -= INWARD * np.sign(corner[0]) * near
     return result
 
 
@@ -96,8 +80,7 @@ def seat(vertices_V3: np.ndarray, deltas_KV3: np.ndarray) -> tuple[np.ndarray, n
     width, usual = (np.linalg.norm(points[CORNERS[1]] - points[CORNERS[0]]) for points in (mine, template))
     size = float(np.clip(width / usual, *SIZES))
     vertices_V3, deltas_KV3 = vertices_V3.copy(), deltas_KV3.copy()
-    for action in INWARD:
-        deltas_KV3[ACTIONS.index(action)] += _rounding(action)
+    deltas_KV3[jaw] += _rounding()
     contact = (mine[UPPER_INNER] + mine[LOWER_INNER]) / 2
     for name, behind, shift in (("upper", UPPER_BEHIND, -UPPER_SHOWS), ("lower", LOWER_BEHIND, -LOWER_HIDES)):
         arch_V3 = rig.template_V3[parts[name]]

@@ -48,7 +48,7 @@ def usual_teeth() -> np.ndarray:
     """
     upper, lower = (_row_of_teeth(*shape) for shape in (UPPER, LOWER))
     # Further back, in the shade of the upper ones, and darker to the lip.
-    lower[..., :3] *= np.linspace(0.25, 0.6, DOWN)[:, None, None] * [1.0, 0.95, 0.88]
+    lower[..., :3] *= np.linspace(0.3, 0.72, DOWN)[:, None, None]
     return np.stack([upper, lower[::-1]]).astype(np.float32).transpose(0, 3, 1, 2).copy()
 
 
@@ -66,10 +66,10 @@ def _row_of_teeth(widths: tuple[float, ...], edges: tuple[float, ...], round_by:
     along = smoothstep(neck, edge, down)  # 0 at the gum, 1 at the edge
     enamel = ENAMEL * (0.86 + 0.14 * smoothstep(0, 0.45, along) - 0.07 * smoothstep(0.85, 1.0, along))[..., None]
     enamel = enamel * np.stack([np.ones_like(along), 0.98 + 0.02 * along, 0.93 + 0.07 * along], -1)
-    enamel *= (1 - 0.08 * np.abs(side) ** 3 - 0.18 * between)[..., None]
+    enamel *= (1 - 0.10 * np.abs(side) ** 3 - 0.26 * between)[..., None]
     gum = smoothstep(neck + 0.06, neck - 0.06, down)[..., None]
     colour = enamel + gum * (GUM - enamel)
-    colour *= (1 - 0.75 * smoothstep(0.22, 0.9, x))[:, None]
+    colour *= (1 - 0.7 * smoothstep(0.3, 1.0, x))[:, None]
     coverage = smoothstep(edge + 0.04, edge - 0.06, down) * smoothstep(1.0, 0.95, x)
     return np.concatenate([colour, coverage[..., None]], -1)
 
