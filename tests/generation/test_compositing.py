@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from skyreels_audio.bundled import bundled
+from skyreels_audio.faces import detect_faces
+from skyreels_audio.faces.align import placement
 from skyreels_audio.generation.codes import (
     HEAD,
     KEEP_EYES,
@@ -14,6 +17,7 @@ from skyreels_audio.generation.codes import (
     steady_head,
 )
 from skyreels_audio.generation.compositing import PARTS, Aligned, Compositor, edit_mouth
+from skyreels_audio.media import read_image
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
 
 PLACE = np.array([[1.5, 0.1, 40.0], [-0.1, 1.5, 30.0]])  # crop → picture: larger, turned a little, off the corner
@@ -45,6 +49,21 @@ def code(**changes: float) -> torch.Tensor:
 def test_a_face_at_rest_is_its_picture(vae: MotionAutoencoder, aligned: Aligned) -> None:
     (frame,) = Compositor(aligned, vae).frames([code()])
     assert np.array_equal(frame, aligned.picture_hw3)
+
+
+def test_a_blink_shuts_the_eyes_of_the_picture(vae: MotionAutoencoder) -> None:
+    """What it changes lies around the eyes: lids are the picture's skin, and the decoder hears nothing of a blink."""
+    picture = read_image(bundled("examples/portrait.jpg"))
+    (face,) = detect_faces(picture)
+    place = placement(face.landmarks, (256, 256))
+    compositor = Compositor(Aligned.at(picture, place, (256, 256), landmarks=face.landmarks), vae, head=False)
+    open_, shut = compositor.frames([code(keepEyes=0.0), code(keepEyes=0.0, eyeBlink=1.0)])
+    rows, columns = np.nonzero((open_ != shut).any(-1))
+    eyes = face.landmarks[[33, 133, 362, 263], :2]
+    reach = 0.8 * np.linalg.norm(eyes[1] - eyes[0])
+    assert len(rows) > 500
+    assert eyes[:, 1].min() - reach < rows.min() and rows.max() < eyes[:, 1].max() + reach
+    assert eyes[:, 0].min() - reach < columns.min() and columns.max() < eyes[:, 0].max() + reach
 
 
 def test_an_edit_of_the_mouth_stays_in_its_part(vae: MotionAutoencoder, aligned: Aligned) -> None:

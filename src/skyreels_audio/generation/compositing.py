@@ -186,11 +186,8 @@ class Compositor:
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
-        face, self.toothless, self.teeth_hw = (
-            aligned.landmarks,
-            self.picture,
-            np.zeros(self.picture.shape[:2], np.uint8),
-        )
+        face, self.toothless = aligned.landmarks, self.picture
+        self.teeth_hw = np.zeros(self.picture.shape[:2], np.uint8)
         if face is not None and lip_aperture(face) > SILENT and self.decoder.fixed[FIXED.index(SHOWN)].amax() > 0.5:
             self._bare(Grin.of(self.picture, face, float(self.decoder.light_B7[0, :3].mean())))
         self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
