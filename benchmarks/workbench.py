@@ -84,7 +84,8 @@ class Workbench:
         vae: Any = self.pipe.vae
         size = tuple(vae.config.size)
         face = detect_faces(image)[0]
-        return Compositor(Aligned.at(image, placement(face.landmarks, size), size, 0.0, face.landmarks), vae, head=False)
+        aligned = Aligned.at(image, placement(face.landmarks, size), size, landmarks=face.landmarks)
+        return Compositor(aligned, vae, head=False)
 
 
 def measure_files(folder: Path) -> list[Path]:
