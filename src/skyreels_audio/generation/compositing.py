@@ -254,7 +254,9 @@ class Compositor:
         picture = move_eyes(self.picture, self.eyes, *look)
         source, shown = self.source, self.still
         if picture is not self.picture:
-            source, shown = self._pixels(move_eyes(self.toothless, self.eyes, *look)), self._pixels(picture)
+            source = shown = self._pixels(picture)
+            if self.decoder.toothless:
+                source = self._pixels(move_eyes(self.toothless, self.eyes, *look))
         out = picture.copy()
         at_hw2 = self.crop_hw2
         if self.head:
