@@ -84,7 +84,7 @@ class Workbench:
         vae: Any = self.pipe.vae
         size = tuple(vae.config.size)
         face = detect_faces(image)[0]
-        aligned = Aligned.at(image, placement(face.landmarks, size), size, landmarks=face.landmarks)
+        aligned = Aligned(image, placement(face.landmarks, size), size, landmarks=face.landmarks)
         return Compositor(aligned, vae, head=False)
 
 

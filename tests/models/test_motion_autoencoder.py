@@ -48,7 +48,7 @@ def test_flow_points_to_where_a_pixel_comes_from() -> None:
 
 
 GREY = torch.tensor([[0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 1.0]])  # light
-TEETH = torch.ones(2, 4, 4, 4)
+TEETH = torch.ones(4, 4, 4)
 
 
 def test_what_is_painted_replaces_what_is_moved() -> None:

@@ -180,7 +180,7 @@ def test_samples_are_what_generation_sees(made):
     torch.testing.assert_close(batch.clean_BCTHW, clean, atol=2e-2, rtol=2e-2)
     text = encoders.text("a woman").float()
     torch.testing.assert_close(batch.conditions.text_BSD[0, : len(text)], text, atol=2e-2, rtol=2e-2)
-    assert batch.conditions.image_BND is not None and batch.lips_BTHW is not None and batch.lips_BTHW.max() > 0.05
+    assert batch.conditions.image_BND is not None and batch.lips_BTHW is not None and batch.lips_BTHW.max() > 0.03
     assert batch.squares_BF4 is not None and batch.mfcc_BCM is not None
     labels = labels_at(row, np.arange(9) / 25)
     assert labels is not None

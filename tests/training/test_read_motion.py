@@ -31,7 +31,7 @@ def test_codes_that_moved_a_picture_are_read_from_the_video(encoders: Encoders) 
     codes_FN[-len(wave) :, CHANNELS.index("jawOpen")] = torch.from_numpy(0.5 * wave).float()
     codes_FN[-len(wave) :, CHANNELS.index("pitch")] = torch.from_numpy(0.1 * wave).float()
     face = faces.detect_faces(picture)[0]
-    aligned = Aligned.at(picture, placement(face.landmarks, (256, 256)), (256, 256))
+    aligned = Aligned(picture, placement(face.landmarks, (256, 256)), (256, 256))
     frames = np.stack(list(Compositor(aligned, encoders.vae).frames(codes_FN)))
 
     latents_CT11 = encoders.motion(frames, track_landmarks(frames))

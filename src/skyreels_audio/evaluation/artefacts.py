@@ -162,7 +162,7 @@ def codec_round_trip(frames_FHWC: np.ndarray, fps: float, crf: int) -> np.ndarra
 
 
 def error_over_codec(
-    frames: np.ndarray, source: np.ndarray, outside_HW: np.ndarray, fps: float, crf: int = 17
+    frames: np.ndarray, source: np.ndarray, outside_HW: np.ndarray, fps: float, crf: int = 16
 ) -> float:
     """Error outside the edit as a multiple of what the codec alone does to the source: 1 is nothing but the codec.
 

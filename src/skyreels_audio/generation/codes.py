@@ -9,15 +9,17 @@ from torch import Tensor
 from skyreels_audio.models.motion_autoencoder import CHANNELS
 
 KEEP_MOUTH, KEEP_EYES, HEAD = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw"))
-PRESS, BLINK = (CHANNELS.index(name) for name in ("mouthPress", "eyeBlink"))
+JAW, PRESS, BLINK = (CHANNELS.index(name) for name in ("jawOpen", "mouthPress", "eyeBlink"))
 # What actions part the lips by, of the face's height, on the rig; and those that are wider or less wide in a person.
 OPENS = {
     CHANNELS.index(name): share
     for name, share in (("jawOpen", 0.195), ("mouthFunnel", 0.085), ("mouthUpperUp", 0.026), ("mouthLowerDown", 0.022))
 }
+PRESSING = [CHANNELS.index(name) for name in ("mouthPress", "mouthRollLower", "mouthRollUpper")]
 WIDE = [CHANNELS.index(name) for name in ("jawOpen", "mouthFunnel", "mouthStretch", "mouthUpperUp", "mouthLowerDown")]
 NARROWEST, SILENT, MEETING = 0.5, 0.015, 0.008
-SMILE, BARED = 0.35, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
+SMILE, BARED = 0.12, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
+GRIN = 0.06  # how far lips may part at least, over the face's height, if they bare teeth
 PRESSED = 0.35  # of lips that meet
 INERTIA = 2.5  # frames of 25 per second, deviation of a Gaussian; it leaves 0.8 of a nod per second
 SETTING_OFF = 10  # frames until the head moves as generated; the first is the picture
@@ -62,6 +64,28 @@ def speak_as_wide(codes_FN: Tensor, aperture: float) -> Tensor:
     codes_FN = codes_FN.clone()
     codes_FN[:, WIDE] *= min(max(share, NARROWEST), 1.0)
     return codes_FN
+
+
+def at_most(codes_BN: Tensor, aperture: float) -> Tensor:
+    """Codes [B, N] of somebody who speaks behind a grin, hardly wider than that: below his teeth nothing is known."""
+    own_B = parted(codes_BN).clamp(min=1e-6)
+    most = max(aperture, GRIN)
+    codes_BN = codes_BN.clone()
+    codes_BN[:, WIDE] *= (most * (own_B / most).tanh() / own_B)[:, None]
+    return codes_BN
+
+
+def close(codes_BN: Tensor, aperture: float) -> tuple[Tensor, Tensor]:
+    """How far lips that are ``aperture`` apart come together, as a share of the way [B], and codes for what is left.
+
+    A code keeps a share of what the picture shows, and that is less open then: the jaw makes up for it.
+    """
+    own_B = parted(codes_BN)
+    wanted_B = own_B + codes_BN[:, KEEP_MOUTH] * (aperture - own_B)
+    share_B = (1 - wanted_B / max(aperture, 1e-6)).clamp(min=0)
+    codes_BN = codes_BN.clone()
+    codes_BN[:, JAW] += (share_B > 0) * (wanted_B - own_B) / OPENS[JAW]
+    return codes_BN, share_B
 
 
 def at_times(codes_FN: Tensor, fps: float, frames: int, code_fps: float = 25.0) -> Tensor:

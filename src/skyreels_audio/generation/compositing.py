@@ -30,7 +30,10 @@ from skyreels_audio.generation.codes import (
     KEEP_EYES,
     KEEP_MOUTH,
     MEETING,
+    PRESSING,
     SILENT,
+    at_most,
+    close,
     keep_smile,
     lips_met,
     parted,
@@ -38,6 +41,7 @@ from skyreels_audio.generation.codes import (
 from skyreels_audio.generation.eyes import EYES, Eye, move_eyes
 from skyreels_audio.generation.grain import Grain
 from skyreels_audio.generation.grin import Grin
+from skyreels_audio.generation.lips import Lips
 from skyreels_audio.models.inner_mouth import (
     COARSE,
     coarse,
@@ -56,7 +60,7 @@ PARTS = (
     *("right", "down", "share", "strength", "red", "green", "blue"),
     *("inside", "across", "below", "gap", "bared", "open", "unknown"),
 )
-SHARE, STRENGTH, INSIDE, SHOWN = (PARTS.index(name) for name in ("share", "strength", "inside", "bared"))
+SHARE, STRENGTH, INSIDE, TEETH = (PARTS.index(name) for name in ("share", "strength", "inside", "bared"))
 OPEN, UNKNOWN = (PARTS.index(name) for name in ("open", "unknown"))
 FIXED = [PARTS.index(name) for name in ("across", "below", "bared", "unknown")]  # the same in all frames of a picture
 OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
@@ -70,6 +74,7 @@ FADE = 10  # pixels of the box over which an edit ends at its border
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
+GENTLY = 0.5  # how much of a code's pressing an edit keeps
 STILL = 0.01  # below this eyes are left as they are
 
 # The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
@@ -81,29 +86,42 @@ FOLLOWS, UNSEEN = 0.09, 0.002  # radians of the head's turn from which on eyes g
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """A picture and its face, aligned: ``place`` maps pixels of the crop [size, size] to pixels of the picture.
+    """A picture and its face, aligned: ``place`` maps pixels of the crop of ``size`` (H, W) to pixels of the picture.
 
     ``aperture``: how far its lips are apart, over the face's height. ``landmarks``: of the mesh [478, 3], in pixels of
     the picture; without them its eyes do not shut.
     """
 
     picture_hw3: np.ndarray
-    crop_HW3: np.ndarray
     place: np.ndarray
+    size: tuple[int, int]
     aperture: float = 0.0
     landmarks: np.ndarray | None = None
 
-    @classmethod
-    def at(
-        cls,
-        picture_hw3: np.ndarray,
-        place: np.ndarray,
-        size: tuple[int, int],
-        aperture: float = 0.0,
-        landmarks: np.ndarray | None = None,
-    ) -> "Aligned":
-        """The crop of ``size`` (H, W) that a placement cuts out of a picture."""
-        return cls(picture_hw3, warp(Image.fromarray(picture_hw3), place, size), place, aperture, landmarks)
+    @cached_property
+    def crop_HW3(self) -> np.ndarray:
+        return self.crop(self.picture_hw3)
+
+    def crop(self, picture_hw3: np.ndarray) -> np.ndarray:
+        """The same of another picture of this face, uint8 [H, W, 3]."""
+        return warp(Image.fromarray(picture_hw3), self.place, self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture [h, w, 3], the same with lips for its teeth, and how far pixels are teeth [h, w, 1]; all uint8."""
+
+    picture: np.ndarray
+    toothless: np.ndarray
+    teeth: np.ndarray
+
+    def closed(self, lips: Lips, share: float) -> "Shown":
+        """With lips that went a share of the way together; the same object where that is none."""
+        if share <= 0:
+            return self
+        picture, teeth = (lips.closed(each, share) for each in (self.picture, self.teeth))
+        toothless = picture if self.toothless is self.picture else lips.closed(self.toothless, share)
+        return Shown(picture, toothless, teeth)
 
 
 class FaceDecoder:
@@ -113,15 +131,12 @@ class FaceDecoder:
         self.vae = vae
         height, width = vae.config.size
         left, top, right, bottom = vae.config.box
-        box = crop_HW3[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-        source = torch.from_numpy(np.ascontiguousarray(box)).permute(2, 0, 1)[None].to(vae.device)
-        source = source.float() / 127.5 - 1
+        self.box = slice(round(top * height), round(bottom * height)), slice(round(left * width), round(right * width))
+        source = self._source(crop_HW3)
         self.shape = (source.shape[2], source.shape[3])
         bands = {"mouth": vae.config.mouth, "eyes": vae.config.eyes} if eyes else {"mouth": vae.config.mouth}
         self.bands = {name: slice(*rows) for name, rows in bands.items()}
-        self.features = {
-            name: vae.read_source(source[:, :, rows].to(vae.dtype), rows) for name, rows in self.bands.items()
-        }
+        self.features = {band: self.read(crop_HW3, band) for band in self.bands}
         first, last = vae.config.mouth[0], vae.config.eyes[1]
         row = torch.arange(self.shape[0], device=vae.device).view(-1, 1)
         self.source, self.light_B7 = source, face_light(source)
@@ -129,9 +144,23 @@ class FaceDecoder:
         self.border = border_fade(self.shape, vae.device)
         self.toothless = False  # whether teeth were taken out of the pixels that are to be moved
 
+    def _source(self, crop_HW3: np.ndarray) -> Tensor:
+        """The face's box of a crop [1, 3, H, W], -1 to 1."""
+        box = torch.from_numpy(np.ascontiguousarray(crop_HW3[self.box]))
+        return box.permute(2, 0, 1)[None].to(self.vae.device).float() / 127.5 - 1
+
     @torch.no_grad()
-    def __call__(self, codes_BN: Tensor) -> Tensor:
-        """Flow (crop pixels right, down), painted share, strength, and what a ``Paint`` has [B, 14, H, W]."""
+    def read(self, crop_HW3: np.ndarray, band: str = "mouth") -> list[Tensor]:
+        """Features of the mouth, or another band, in a crop of this face, whose lips may be others."""
+        rows = self.bands[band]
+        return self.vae.read_source(self._source(crop_HW3)[:, :, rows].to(self.vae.dtype), rows)
+
+    @torch.no_grad()
+    def __call__(self, codes_BN: Tensor, mouth: list[Tensor] | None = None) -> Tensor:
+        """Flow (crop pixels right, down), painted share, strength, and what a ``Paint`` has [B, 14, H, W].
+
+        ``mouth``: features of another crop's mouth, see ``read``.
+        """
         codes_BN = codes_BN.to(self.vae.device)
         face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype, copy=True)
         face[:, BLINK] = 0  # lids are the picture's own skin
@@ -142,7 +171,8 @@ class FaceDecoder:
             if band not in self.bands or not len(chosen):
                 continue
             rows = self.bands[band]
-            motion = self.vae.move(face[chosen], self.features[band])
+            features = mouth if mouth is not None and band == "mouth" else self.features[band]
+            motion = self.vae.move(face[chosen], features)
             weight = self.lower if band == "mouth" else 1 - self.lower
             strength = awake_B[chosen].view(-1, 1, 1, 1) * weight[rows]
             result[chosen, :SHARE, rows] += motion.flow_B2HW * strength
@@ -181,18 +211,22 @@ class Compositor:
     """
 
     def __init__(self, aligned: Aligned, vae: Any, eyes: bool = True, head: bool = True) -> None:
-        self.picture, self.aperture, self.head = aligned.picture_hw3, aligned.aperture, head
+        picture_hw3, face = aligned.picture_hw3, aligned.landmarks
+        self.aperture, self.head = aligned.aperture, head
+        self.crop = aligned.crop
         self.place, self.to_crop = aligned.place, invert(aligned.place)
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
-        face, self.toothless = aligned.landmarks, self.picture
-        self.teeth_hw = np.zeros(self.picture.shape[:2], np.uint8)
-        if face is not None and lip_aperture(face) > SILENT and self.decoder.fixed[FIXED.index(SHOWN)].amax() > 0.5:
-            self._bare(Grin.of(self.picture, face, float(self.decoder.light_B7[0, :3].mean())))
+        self.shown = Shown(picture_hw3, picture_hw3, np.zeros((*picture_hw3.shape[:2], 1), np.uint8))
+        self.lips = None
+        if face is not None and lip_aperture(face) > SILENT:
+            self.lips = Lips.of(face, picture_hw3.shape)
+            if self.decoder.fixed[FIXED.index(TEETH)].amax() > 0.5:
+                self._bare(Grin.of(picture_hw3, face, float(self.decoder.light_B7[0, :3].mean())))
         self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
-        self.teeth_24RS = coarse(vae.teeth_24RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
-        height, width = self.picture.shape[:2]
+        self.teeth_4RS = coarse(vae.teeth_4RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
+        height, width = picture_hw3.shape[:2]
         corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
         if not head:
             top = vae.config.eyes[0] if eyes else vae.config.mouth[0]
@@ -208,23 +242,22 @@ class Compositor:
         reach = int(np.ceil(REACH * self.scale))
         self.origin = np.maximum(low - reach, 0)
         self.around = slice(self.origin[1], high[1] + reach), slice(self.origin[0], high[0] + reach)
-        self.source, self.still = self._pixels(self.toothless), self._pixels(self.picture)
-        self.teeth_11hw = self._pixels(self.teeth_hw[..., None]) / 255
         # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
-        self.eyes = [] if face is None or not eyes else [Eye.of(face, points, self.picture.shape) for points in EYES]
-        self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
+        self.eyes = [] if face is None or not eyes else [Eye.of(face, points, picture_hw3.shape) for points in EYES]
+        if head:
+            self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
 
     def _bare(self, grin: Grin) -> None:
         """All bared teeth are upper ones, also where they are longer than the decoder thinks, and no lip moves them."""
-        self.toothless = self.picture.copy()
-        self.toothless[grin.part] = grin.lips_hw3
-        self.decoder.toothless = True
-        self.teeth_hw[grin.part] = (255 * grin.teeth_hw).round()
+        toothless, teeth = self.shown.picture.copy(), self.shown.teeth.copy()
+        toothless[grin.part] = grin.lips_hw3
+        teeth[grin.part] = (255 * grin.teeth_hw[..., None]).round()
+        self.shown, self.decoder.toothless = Shown(self.shown.picture, toothless, teeth), True
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]
-        teeth_HW = torch.from_numpy(warp(Image.fromarray(self.teeth_hw), place, self.decoder.shape) / 255).float()
-        fixed, shown, unknown = self.decoder.fixed, FIXED.index(SHOWN), FIXED.index(UNKNOWN)
+        teeth_HW = torch.from_numpy(warp(Image.fromarray(teeth[..., 0]), place, self.decoder.shape) / 255).float()
+        fixed, shown, unknown = self.decoder.fixed, FIXED.index(TEETH), FIXED.index(UNKNOWN)
         fixed[shown] = torch.maximum(fixed[shown], teeth_HW.to(fixed))
         fixed[unknown] = unknown_teeth(fixed[shown][None, None])[0, 0]
 
@@ -236,28 +269,34 @@ class Compositor:
     def grain(self) -> Grain:
         """Of the chin."""
         chin = self.place @ [*(CHIN * self.size), 1]
-        return Grain(self.picture, chin, self.scale * CHIN_SIZE, EVEN * self.scale)
+        return Grain(self.shown.picture, chin, self.scale * CHIN_SIZE, EVEN * self.scale)
 
     def frames(self, codes_FN: Iterable[Tensor]) -> Iterator[np.ndarray]:
         """uint8 [h, w, 3] for every code [N]."""
         codes = iter(codes_FN)
-        while batch := list(islice(codes, BATCH)):
+        count = BATCH if self.lips is None else 1  # of a picture with other lips, features are its own
+        while batch := list(islice(codes, count)):
             codes_BN = keep_smile(torch.stack(batch), self.aperture)
-            motion_BMHW = self.decoder(codes_BN)
+            shown, mouth = self.shown, None
+            if self.lips is not None:
+                if self.decoder.toothless and self.aperture > BARED:
+                    codes_BN = at_most(codes_BN, self.aperture)
+                codes_BN, share_1 = close(codes_BN, self.lips.aperture)
+                shown = shown.closed(self.lips, float(share_1))
+                mouth = None if shown is self.shown else self.decoder.read(self.crop(shown.picture))
+            motion_BMHW = self.decoder(codes_BN, mouth)
             motion_BMHW[:, FIXED] = self.decoder.fixed
             for code_N, motion_MHW in zip(codes_BN, motion_BMHW, strict=True):
-                yield self.frame(code_N, motion_MHW.cpu())
+                yield self.frame(code_N, motion_MHW.cpu(), shown)
 
-    def frame(self, code_N: Tensor, motion_MHW: Tensor) -> np.ndarray:
-        """The picture with its head turned and its face moved."""
+    def frame(self, code_N: Tensor, motion_MHW: Tensor, shown: Shown | None = None) -> np.ndarray:
+        """The picture, or what is ``shown`` in its place, with its head turned and its face moved."""
+        shown = shown or self.shown
         look = self._look(code_N)
-        picture = move_eyes(self.picture, self.eyes, *look)
-        source, shown = self.source, self.still
-        if picture is not self.picture:
-            source = shown = self._pixels(picture)
-            if self.decoder.toothless:
-                source = self._pixels(move_eyes(self.toothless, self.eyes, *look))
-        out = picture.copy()
+        out = move_eyes(shown.picture, self.eyes, *look).copy()
+        still = moved = self._pixels(out)
+        if self.decoder.toothless:
+            moved = self._pixels(move_eyes(shown.toothless, self.eyes, *look))
         at_hw2 = self.crop_hw2
         if self.head:
             at_hw2 = at_hw2 - self._head_flow(code_N)
@@ -272,25 +311,28 @@ class Compositor:
         matrix = torch.from_numpy(self.place).float()
         source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
         moving = (source_hw2 - self.here_hw2).abs().amax(-1) > 0.02
-        result, painted = self._sample(source, source_hw2), face[SHARE] > SOME
-        if self.decoder.toothless:  # at rest all is as it is shown
-            result += (1 - face[STRENGTH] * within) * (self._sample(shown, source_hw2) - result)
+        result = self._sample(moved, source_hw2)
+        if self.decoder.toothless:
+            active = face[STRENGTH] * within
+            result += (1 - active) * (self._sample(still, source_hw2) - result)  # at rest all is as it is shown
+            still_hw2 = at_hw2 @ matrix[:, :2].T + matrix[:, 2]
+            teeth_11hw = self._pixels(shown.teeth) / 255
+            were, come = (self._sample(teeth_11hw, hw2)[0].clamp(0, 1) for hw2 in (still_hw2, source_hw2))
+            stay = active * (1 - lips_met(code_N)) * were * come  # teeth come from teeth
+        painted = face[SHARE] > SOME
         edge = self.shade * face[STRENGTH] * within * smoothstep(*LIPS, face[OPEN])
         result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
         drawn = painted | (moving & (face[INSIDE] > SOME))
         if drawn.any():
-            still_hw2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
-            still = self._sample(self.still, still_hw2[None])[:, 0]
-            bared_11HW = motion_MHW[SHOWN : SHOWN + 1][None].to(self.decoder.source)
+            still_n2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
+            still_3n = self._sample(still, still_n2[None])[:, 0]
+            bared_11HW = motion_MHW[TEETH : TEETH + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
             share_n, paint_Mn = face[SHARE, drawn], face[STRENGTH + 1 :, drawn]
-            result[:, drawn] = self._paint(result[:, drawn], share_n, paint_Mn, still, light_17)
-            result[:, drawn] *= 1 + share_n * (1 - face[SHOWN, drawn]) * self.grain.at(self.here_hw2[drawn])
+            result[:, drawn] = self._paint(result[:, drawn], share_n, paint_Mn, still_3n, light_17)
+            result[:, drawn] *= 1 + share_n * (1 - face[TEETH, drawn]) * self.grain.at(self.here_hw2[drawn])
         if self.decoder.toothless:
-            still_hw2 = at_hw2 @ matrix[:, :2].T + matrix[:, 2]
-            teeth = [self._sample(self.teeth_11hw, hw2)[0].clamp(0, 1) for hw2 in (still_hw2, source_hw2)]
-            stay = face[STRENGTH] * within * (1 - lips_met(code_N)) * teeth[0] * teeth[1]  # teeth come from teeth
-            result += stay * (self._sample(shown, still_hw2) - result)
+            result += stay * (self._sample(still, still_hw2) - result)
         # Where nothing moves the picture's own bytes stay, not their resampling.
         changed = moving | painted | (edge > SOME)
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
@@ -302,7 +344,7 @@ class Compositor:
         """Colours [3, n], 0 to 255, of pixels of which a share is painted."""
         paint = Paint(*(part[None, ..., None] for part in paint_Mn.split(PAINT)))
         moved, still = (colour[None, ..., None] / 127.5 - 1 for colour in (moved_3n, still_3n))
-        shown = paint.over(moved, share_n[None, None, :, None], still, light_17, self.teeth_24RS)
+        shown = paint.over(moved, share_n[None, None, :, None], still, light_17, self.teeth_4RS)
         return (shown[0, ..., 0] + 1) * 127.5
 
     def _pixels(self, picture_hw3: np.ndarray) -> Tensor:
@@ -342,11 +384,17 @@ def _head_geometry(at_hw2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0) -> np.ndarray:
     """A video's frame [h, w, 3] with another mouth, made from its own pixels; below 1 an edit comes or goes."""
-    compositor = Compositor(aligned, vae, eyes=False, head=False)
     code_N = code_N.clone()
     # Nothing is kept of what the speaker of the video said, so the rest counts as far as it was to be seen.
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
+    if aligned.landmarks is not None:
+        code_N[PRESSING] *= GENTLY  # lips that have met by then need less of it, which makes them thin
+        lips = Lips.of(aligned.landmarks, aligned.picture_hw3.shape)
+        _, share_1 = close(code_N[None], lips.aperture)
+        closed = lips.closed(aligned.picture_hw3, strength * float(share_1))
+        aligned = Aligned(closed, aligned.place, aligned.size)
+    compositor = Compositor(aligned, vae, eyes=False, head=False)
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
     # Lips that are to meet do, also where the decoder is not sure how far they are apart in the frame.
     motion_MHW[INSIDE] *= min(float(parted(code_N)) / MEETING, 1.0)

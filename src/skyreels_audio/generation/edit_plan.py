@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from skyreels_audio.faces import lip_aperture
+from skyreels_audio.faces import Face, lip_aperture
 from skyreels_audio.faces.align import crop_boxes, placements
 from skyreels_audio.faces.track import Track, choose, fault, track_faces
 from skyreels_audio.generation.inputs import Progress
@@ -37,6 +37,7 @@ class Plan:
         start: first output frame of the stretch that goes through the model. It is the reference, and keeps its source.
         places: crop → source, an affine map [2, 3], of each frame of the stretch (between faces, what lies between).
         boxes: the lower face in the crop, xyxy, of each frame of the stretch, or None.
+        landmarks: of the face in each frame of the stretch, in pixels of the source, or None.
         size: of the crop, (H, W).
         aperture: how wide the speaker opens the mouth: what the lips are apart, over the face's height, in the
             one frame of twenty in which they are furthest.
@@ -52,6 +53,7 @@ class Plan:
     start: int
     places: list[np.ndarray]
     boxes: list[np.ndarray | None]
+    landmarks: list[np.ndarray | None]
     size: tuple[int, int]
     aperture: float
     speakers: int
@@ -148,6 +150,7 @@ def plan_edit(
         start=start,
         places=[places[index] for index in order[start:stop]],
         boxes=[boxes[index] for index in order[start:stop]],
+        landmarks=[_stored(track.faces[index], float(info.aspect)) for index in order[start:stop]],
         size=size,
         aperture=float(np.quantile([lip_aperture(seen.landmarks) for seen in track.faces if seen is not None], WIDE)),
         speakers=len(tracks),
@@ -197,6 +200,11 @@ def crops_of(
     places = placements(track, size)
     to_stored = np.array([[1 / aspect], [1.0]])
     return [place * to_stored for place in without_gaps(places)], crop_boxes(track, places)
+
+
+def _stored(face: Face | None, aspect: float) -> np.ndarray | None:
+    """A face's landmarks in the source's pixels, whose ``aspect`` need not be square as the track's are."""
+    return None if face is None else face.landmarks[:, :2] * [1 / aspect, 1.0]
 
 
 def shots_of(track: Track, frames: int) -> list[dict[str, Any]]:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from skyreels_audio.generation.part import Part, sample
 from skyreels_audio.models.inner_mouth import smoothstep
 
 # fmt: off
@@ -42,18 +41,14 @@ class Eye:
     """One eye of a picture.
 
     Attributes:
-        part: rows and columns of the picture that it may change, all below being of them.
-        axes_22: unit vectors (right, down), along the eye and in the direction in which its lid shuts.
-        width: pixels from corner to corner.
+        part: of the picture that it may change; across it is the direction in which its lid shuts.
         along_hw: how far pixels are from the brow (0) to the lashes (1).
         height_hw: pixels from brow to lashes.
         open_hw: pixels from lashes to lower lid.
         turns_hw: how far pixels go along with the eyeball, 0 to 1.
     """
 
-    part: tuple[slice, slice]
-    axes_22: np.ndarray
-    width: float
+    part: Part
     along_hw: Tensor
     height_hw: Tensor
     open_hw: Tensor
@@ -63,32 +58,24 @@ class Eye:
     def of(cls, landmarks: np.ndarray, points: Sequence, shape: tuple[int, ...]) -> "Eye":
         """By the mesh's landmarks [478, 3], one of ``EYES``, and the picture's shape (H, W, …)."""
         lines, pupil = [landmarks[list(line), :2] for line in points[:3]], landmarks[points[3], :2]
-        left, right = lines[0][0], lines[0][-1]
-        width = max(float(np.linalg.norm(right - left)), 1.0)
-        across = (right - left) / width
-        axes_22 = np.array([across, [-across[1], across[0]]])
-        low, high = (f(np.concatenate(lines), 0) for f in (np.min, np.max))
-        x0, y0 = np.clip(np.floor(low).astype(int), 0, [shape[1] - 1, shape[0] - 1])
-        x1, y1 = np.clip(np.ceil(high).astype(int) + 1, [x0 + 1, y0 + 1], shape[1::-1])
-        y, x = np.mgrid[y0:y1, x0:x1] + 0.5
-        place_hw2 = torch.from_numpy((np.stack([x, y], -1) - left) @ axes_22.T)
-        u, v = place_hw2.unbind(-1)
-        upper, lower, brow = (torch.from_numpy(_height((line - left) @ axes_22.T, u.numpy())) for line in lines)
+        part = Part.around(np.concatenate(lines), lines[0][0], lines[0][-1], shape)
+        u, v, width = part.u_hw, part.v_hw, part.width
+        upper, lower, brow = (part.line(line) for line in lines)
         height = (upper - brow).clamp(min=LOWEST_BROW * width)
         opened = torch.where((u > 0) & (u < width), (lower - upper).clamp(min=0), 0)
-        away = (place_hw2 - torch.from_numpy((pupil - left) @ axes_22.T)).norm(dim=-1) / width
+        away = (torch.stack([u, v], -1) - torch.from_numpy(part.own(pupil))).norm(dim=-1) / width
         from_lid = torch.minimum(v - upper, lower - v) / width
         turns = smoothstep(IRIS[1], IRIS[0], away) * smoothstep(0, LASHES, from_lid) * (opened > 0)
         maps = (1 + (v - upper) / height, height, opened, turns)
         along_hw, height_hw, open_hw, turns_hw = (a.float() for a in maps)
-        return cls((slice(y0, y1), slice(x0, x1)), axes_22, width, along_hw, height_hw, open_hw, turns_hw)
+        return cls(part, along_hw, height_hw, open_hw, turns_hw)
 
     def moved(self, picture_hw3: np.ndarray, shut: float, turned_2: Sequence[float]) -> np.ndarray:
         """Its part of the picture, uint8: turned by radians right and down, its lid shut by a share of the way."""
-        shown_3hw = torch.from_numpy(picture_hw3[self.part]).permute(2, 0, 1).float()
+        shown_3hw = self.part.of(picture_hw3)
         if any(turned_2):
-            by_2 = -EYEBALL * self.width * np.asarray(turned_2, np.float32)
-            shown_3hw = _sample(shown_3hw, self.turns_hw[..., None] * torch.from_numpy(by_2).float())
+            by_2 = -EYEBALL * self.part.width * np.asarray(turned_2, np.float32)
+            shown_3hw = sample(shown_3hw, self.turns_hw[..., None] * torch.from_numpy(by_2).float())
         if shut:
             drop_hw = shut * self.open_hw / self.height_hw
             low_hw, high_hw = torch.zeros_like(drop_hw), torch.ones_like(drop_hw)
@@ -97,10 +84,10 @@ class Eye:
                 above_hw = middle_hw + drop_hw * smoothstep(*UNFOLDS, middle_hw) < self.along_hw
                 low_hw, high_hw = torch.where(above_hw, middle_hw, low_hw), torch.where(above_hw, high_hw, middle_hw)
             up_hw = torch.where(self.along_hw > 0, (low_hw - self.along_hw) * self.height_hw, 0)
-            lid_3hw = _sample(shown_3hw, up_hw[..., None] * torch.from_numpy(self.axes_22[1]).float())
+            lid_3hw = sample(shown_3hw, self.part.across(up_hw))
             edge_hw = ((1 + drop_hw - self.along_hw) * self.height_hw + 0.5).clamp(0, 1) * (drop_hw > 0)
             shown_3hw = shown_3hw + edge_hw * (lid_3hw - shown_3hw)
-        return shown_3hw.round().byte().permute(1, 2, 0).numpy()
+        return self.part.bytes(shown_3hw)
 
 
 def move_eyes(picture_hw3: np.ndarray, eyes: list[Eye], shut: float, turned_2: Sequence[float]) -> np.ndarray:
@@ -109,19 +96,5 @@ def move_eyes(picture_hw3: np.ndarray, eyes: list[Eye], shut: float, turned_2: S
         return picture_hw3
     picture_hw3 = picture_hw3.copy()
     for eye in eyes:
-        picture_hw3[eye.part] = eye.moved(picture_hw3, shut, turned_2)
+        picture_hw3[eye.part.where] = eye.moved(picture_hw3, shut, turned_2)
     return picture_hw3
-
-
-def _sample(picture_3hw: Tensor, from_hw2: Tensor) -> Tensor:
-    """Each pixel from so many pixels right and down of where it is."""
-    height, width = picture_3hw.shape[1:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    grid_hw2 = 2 * (torch.stack([x, y], -1) + 0.5 + from_hw2) / torch.tensor([width, height]) - 1
-    return F.grid_sample(picture_3hw[None], grid_hw2[None], padding_mode="border", align_corners=False)[0]
-
-
-def _height(points_N2: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """How far down a smooth line through points is; beyond its ends it goes on level."""
-    x = np.maximum.accumulate(points_N2[:, 0]) + 1e-3 * np.arange(len(points_N2))
-    return PchipInterpolator(x, points_N2[:, 1])(across.clip(x[0], x[-1]))

@@ -202,7 +202,7 @@ def picture_source(
         raise ValueError("No face was found in the picture: give one in which a face can be seen clearly.")
     crop = tuple(model.vae.config.size)
     place, aperture = placement(framed.landmarks, crop), lip_aperture(framed.landmarks)
-    aligned = Aligned.at(framed.picture_HWC, place, crop, aperture, framed.landmarks)
+    aligned = Aligned(framed.picture_HWC, place, crop, aperture, framed.landmarks)
     return Source(aligned.crop_HW3[None], landmarks=framed.landmarks, aligned=aligned, faces=framed.faces)
 
 

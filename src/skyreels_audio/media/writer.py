@@ -49,7 +49,7 @@ class VideoWriter:
         audio: str | Path | None = None,
         duration: float | None = None,
         comment: str = AI_GENERATED,
-        crf: int = 17,
+        crf: int = 16,
         colour: Colour = Colour(),  # noqa: B008
         aspect: Fraction = Fraction(1),  # noqa: B008
         audio_codec: AudioCodec = "aac",
@@ -80,7 +80,8 @@ class VideoWriter:
 
     def _add_video(self) -> VideoStream:
         # What x264 writes depends on the number of threads and, unless it is asked for exact bits, on their race.
-        options = {"crf": str(self._crf), "threads": "4"}
+        # This preset takes a third of the time of x264's own for the same error, in files a quarter larger.
+        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "4"}
         if self._width < 16 * MACROBLOCK:  # its SIMD code reads past the edges of small frames: what lies in memory
             options["x264-params"] = "asm=0"
         if self._width * self._height > FULL_HD:

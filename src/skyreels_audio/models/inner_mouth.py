@@ -3,7 +3,8 @@
 A picture whose lips are closed does not show them, so they must be made up, and they look much alike in everybody.
 What convolutions paint of them is a mean over all that might be there: milky, without single teeth. So nothing of
 their look is learned. Layers that are part of the model, as fine as the picture, are laid over each other, and only
-their place, how far the jaw hangs and where lips end is the decoder's.
+their place, how far the jaw hangs and where lips end is the decoder's. Lower teeth are not drawn: as small and dim as
+they show in speech they were grey chips on a lip to everybody who looked.
 
 Places are in the frame of the skull: across -1 to 1 over the front of the upper arch, down from -1 at its gum to 1 at
 the edges of its incisors. ``gap`` is how far the edges of the lower incisors are below those of the upper ones, in the
@@ -28,7 +29,6 @@ USUAL, VARIES = ((0.0465, 0.0), (0.0, 0.244)), ((0.0065, 0.018), (0.005, 0.033))
 STIFF = 4.0  # what that counts for, beside one for each pixel
 BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on they are all; and beyond them
 ENAMEL = 0.79, 0.765, 0.715  # of usual teeth under white light, as far as a smile shows them
-LOWERED = 0.5  # half heights of an incisor that lower teeth are drawn below their place: people hide them
 LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
 DARK, DARKER = 200, 0.5  # one pixel of a face in so many is as dark as its nostrils; a throat over that
@@ -92,24 +92,17 @@ def soft_edge(inside_B1HW: Tensor) -> Tensor:
     return torch.minimum(inside_B1HW, 1.25 * F.avg_pool2d(inside_B1HW, 3, 1, 1, count_include_pad=False))
 
 
-def coarse(teeth_24RS: Tensor, texels: int = COARSE) -> Tensor:
+def coarse(teeth_4RS: Tensor, texels: int = COARSE) -> Tensor:
     """Pictures of teeth for a mouth whose pixels are as large as so many of their texels."""
-    size = (max(teeth_24RS.shape[2] // texels, 2), max(teeth_24RS.shape[3] // texels, 2))
-    return F.interpolate(teeth_24RS, size, mode="area") if texels > 1 else teeth_24RS
+    size = (max(teeth_4RS.shape[1] // texels, 2), max(teeth_4RS.shape[2] // texels, 2))
+    return F.interpolate(teeth_4RS[None], size, mode="area")[0] if texels > 1 else teeth_4RS
 
 
-def upper_teeth(place_B2HW: Tensor, teeth_24RS: Tensor) -> Tensor:
+def upper_teeth(place_B2HW: Tensor, teeth_4RS: Tensor) -> Tensor:
     """Colour under white light and coverage [B, 4, H, W] of the upper teeth."""
-    colour_B3HW, cover_B1HW = _look(teeth_24RS[0], place_B2HW).split((3, 1), 1)
+    colour_B3HW, cover_B1HW = _look(teeth_4RS, place_B2HW).split((3, 1), 1)
     ended_B1HW = smoothstep(ROOM, 1.0, place_B2HW[:, 1:])  # beyond a picture its last row goes on
     return torch.cat([colour_B3HW, cover_B1HW * ended_B1HW], 1)
-
-
-def lower_teeth(place_B2HW: Tensor, gap_B1HW: Tensor, teeth_24RS: Tensor) -> Tensor:
-    """The same of the lower ones."""
-    place_B2HW = torch.cat([place_B2HW[:, :1], place_B2HW[:, 1:] - gap_B1HW - 2 - LOWERED], 1)
-    colour_B3HW, cover_B1HW = _look(teeth_24RS[1], place_B2HW).split((3, 1), 1)
-    return torch.cat([colour_B3HW, cover_B1HW * smoothstep(-ROOM, -1.0, place_B2HW[:, 1:])], 1)
 
 
 def own_teeth(place_B2HW: Tensor) -> Tensor:
@@ -140,7 +133,7 @@ def draw_inside(
     gap_B1HW: Tensor,
     opening_B1HW: Tensor,
     light_B7: Tensor,
-    teeth_24RS: Tensor,
+    teeth_4RS: Tensor,
     unknown_B1HW: Tensor | float = 1.0,
 ) -> Tensor:
     """Colours [B, 3, H, W], -1 to 1, of the inside of mouths, wherever one looks.
@@ -150,7 +143,7 @@ def draw_inside(
         gap_B1HW: between the edges of the teeth.
         opening_B1HW: from ``opening``.
         light_B7: from ``face_light``.
-        teeth_24RS: upper and lower teeth, colour under white light and coverage.
+        teeth_4RS: upper teeth, colour under white light and coverage.
         unknown_B1HW: from ``unknown_teeth``.
     """
     across, down = place_B2HW[:, :1], place_B2HW[:, 1:]
@@ -164,14 +157,11 @@ def draw_inside(
     shape = (1 - 0.45 * across.square()) * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
     colour = colour + mound * ((0.35 + 0.65 * front) * shape * tongue - colour)
     colour = colour * smoothstep(0.25, 0.95, opening_B1HW).add(0.6).clamp(max=1)
-    # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen, lower ones not at all.
+    # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
     lit = 0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)
-    seen = smoothstep(0.08, 0.25, opening_B1HW)
-    below = seen * smoothstep(0.3, 0.6, opening_B1HW)
-    lower = lower_teeth(place_B2HW, gap_B1HW, teeth_24RS)
-    upper = upper_teeth(place_B2HW, teeth_24RS)
-    for layer, there in ((lower, below), (upper, seen * unknown_B1HW)):
-        colour = colour + there * layer[:, 3:] * (throat + lit * (layer[:, :3] - throat) - colour)
+    seen = smoothstep(0.08, 0.25, opening_B1HW) * unknown_B1HW
+    upper = upper_teeth(place_B2HW, teeth_4RS)
+    colour = colour + seen * upper[:, 3:] * (throat + lit * (upper[:, :3] - throat) - colour)
     grey = colour.mean(1, keepdim=True)
     colour = grey + light_B7[:, 6:, None, None] * (colour - grey)
     white, dark = light_B7[:, :6, None, None].split(3, 1)

@@ -79,13 +79,13 @@ class Motion:
         """Share [B, 1, H, W] that is painted: what is hidden, and wherever the flow would carry teeth along."""
         return 1 - (1 - self.painted_B1HW) * (1 - warp(F.max_pool2d(self.bared_B1HW, 3, 1, 1), self.flow_B2HW))
 
-    def apply(self, source_B3HW: Tensor, light_B7: Tensor, teeth_24RS: Tensor) -> Tensor:
+    def apply(self, source_B3HW: Tensor, light_B7: Tensor, teeth_4RS: Tensor) -> Tensor:
         """The moved and painted source [B, 3, H, W], of the size that the motion has."""
         mouth = self.inside_B1HW, self.place_B2HW, self.gap_B1HW, self.bared_B1HW, opening(self.inside_B1HW)
         paint = Paint(self.colour_B3HW, *mouth, unknown_teeth(self.bared_B1HW.detach()))
         light_B7 = light_on_teeth(light_B7, source_B3HW, self.bared_B1HW.detach())
         moved = warp(source_B3HW, self.flow_B2HW)
-        return paint.over(moved, self.unmoved(), source_B3HW, light_B7, teeth_24RS)
+        return paint.over(moved, self.unmoved(), source_B3HW, light_B7, teeth_4RS)
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,11 @@ class Paint:
     unknown_B1HW: Tensor
 
     def over(
-        self, moved_B3HW: Tensor, unmoved_B1HW: Tensor, still_B3HW: Tensor, light_B7: Tensor, teeth_24RS: Tensor
+        self, moved_B3HW: Tensor, unmoved_B1HW: Tensor, still_B3HW: Tensor, light_B7: Tensor, teeth_4RS: Tensor
     ) -> Tensor:
         """Painted [B, 3, H, W] over what is moved, with its own teeth, from the source that stands still, before it."""
         place, gap, unknown = self.place_B2HW, self.gap_B1HW, self.unknown_B1HW
-        drawn = draw_inside(place, gap, self.open_B1HW, light_B7, teeth_24RS, unknown)
+        drawn = draw_inside(place, gap, self.open_B1HW, light_B7, teeth_4RS, unknown)
         painted = self.colour_B3HW + self.inside_B1HW * (drawn - self.colour_B3HW)
         own = self.inside_B1HW * self.bared_B1HW * own_teeth(self.place_B2HW)
         result = moved_B3HW + unmoved_B1HW * (painted - moved_B3HW)
@@ -246,7 +246,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         box: the face's part of the aligned frame: left, top, right, bottom in fractions.
         scale_factor_spatial: pixels of the aligned frame per latent: the code is of the whole face, so all of them.
         mouth, eyes: parts of the box that are decoded where only they change: top and bottom, in its pixels.
-        teeth: height and width of the pictures of upper and lower teeth.
+        teeth: height and width of the picture of upper teeth.
         latents_mean, latents_std: of each latent channel, by which the transformer's latents are normalised.
     """
 
@@ -275,7 +275,7 @@ class MotionAutoencoder(ModelMixin, ConfigMixin):
         if height % SHRINK or width % SHRINK:
             raise ValueError(f"The face's box of {width}×{height} pixels must be a multiple of {SHRINK}.")
         self.decoder = MotionDecoder(len(FACE_CHANNELS), widths, code_width)
-        self.register_buffer("teeth_24RS", torch.ones(2, 4, *teeth))
+        self.register_buffer("teeth_4RS", torch.ones(4, *teeth))
         # Not linspace: while transformers makes a model on meta, it has another, and torch may remember that one.
         y, x = torch.meshgrid(*(2 * torch.arange(side) / (side - 1) - 1 for side in (height, width)), indexing="ij")
         self.register_buffer("place_2HW", torch.stack([x, y]), persistent=False)

@@ -119,7 +119,7 @@ class Video:
     height: int
     fps: float
     sound_seconds: float | None = None
-    crf: int = 17
+    crf: int = 16
     colour: Colour = field(default_factory=Colour)
     faces: dict[str, Any] = field(default_factory=dict)
     untouched: list[dict[str, Any]] = field(default_factory=list)

@@ -190,7 +190,7 @@ class PairFactory:
         teeth_THW = upper_shown(inside_THW, place_32)
         shown = usual_teeth().copy()
         if teeth is not None:
-            shown[0, :3] = teeth.transpose(2, 0, 1)
+            shown[:3] = teeth.transpose(2, 0, 1)
         frames = lay_inside(frames, inside_THW, place_32, gap_T, SIZE * np.array(FACE_BOX), shown)
         if teeth is not None:  # what their owner alone knows cannot be painted, only moved
             shown_T, (times, more) = teeth_THW.sum((1, 2)), UNSEEN

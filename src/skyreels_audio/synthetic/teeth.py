@@ -33,27 +33,15 @@ UPPER = (
     (0.0, 0.13, 0.03, 0.13, 0.16, 0.2),
     (0.12, 0.17, 0.19, 0.14, 0.12, 0.12),
 )
-LOWER = (
-    (0.18, 0.195, 0.21, 0.18, 0.135, 0.1),
-    (0.0, 0.03, 0.0, 0.12, 0.2, 0.25),
-    (0.08, 0.10, 0.16, 0.12, 0.12, 0.12),
-)
 
 
 @cache
 def usual_teeth() -> np.ndarray:
-    """Upper and lower teeth that everybody has whose own are unknown [2, 4, DOWN, ACROSS]: colour, coverage.
+    """Upper teeth that everybody has whose own are unknown [4, DOWN, ACROSS], edges down: colour, coverage.
 
     Alike on both sides, since what cannot be known must be learnable.
     """
-    upper, lower = (_row_of_teeth(*shape) for shape in (UPPER, LOWER))
-    # Further back, in the shade of the upper ones, and darker to the lip.
-    lower[..., :3] *= np.linspace(0.3, 0.72, DOWN)[:, None, None]
-    return np.stack([upper, lower[::-1]]).astype(np.float32).transpose(0, 3, 1, 2).copy()
-
-
-def _row_of_teeth(widths: tuple[float, ...], edges: tuple[float, ...], round_by: tuple[float, ...]) -> np.ndarray:
-    """One row of teeth, edges down."""
+    widths, edges, round_by = UPPER
     x = np.abs(2 * (np.arange(ACROSS) + 0.5) / ACROSS - 1)
     down = ROOM * (2 * (np.arange(DOWN) + 0.5) / DOWN - 1)[:, None]
     ends = np.cumsum(widths)
@@ -71,7 +59,7 @@ def _row_of_teeth(widths: tuple[float, ...], edges: tuple[float, ...], round_by:
     colour = enamel + gum * (GUM - enamel)
     colour *= (1 - 0.7 * smoothstep(0.3, 1.0, x))[:, None]
     coverage = smoothstep(edge + 0.04, edge - 0.06, down) * smoothstep(1.0, 0.95, x)
-    return np.concatenate([colour, coverage[..., None]], -1)
+    return np.concatenate([colour, coverage[..., None]], -1).astype(np.float32).transpose(2, 0, 1).copy()
 
 
 @lru_cache(maxsize=1024)

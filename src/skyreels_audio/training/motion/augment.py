@@ -54,7 +54,7 @@ class Batch:
         )
 
 
-def augment(batch: Batch, generator: torch.Generator, teeth_24RS: Tensor) -> Batch:
+def augment(batch: Batch, generator: torch.Generator, teeth_4RS: Tensor) -> Batch:
     """Mirrored, in other colours, blurred, grey, grainy, and with things before the face that do not move.
 
     The inside of a mouth that the source does not show is drawn in its new light, as the model does.
@@ -92,7 +92,7 @@ def augment(batch: Batch, generator: torch.Generator, teeth_24RS: Tensor) -> Bat
         batch.gap_B111.expand_as(batch.inside_B1HW),
         opening(batch.inside_B1HW),
         light_on_teeth(light_B7, source, batch.bared_B1HW),
-        teeth_24RS,
+        teeth_4RS,
         unknown_teeth(batch.bared_B1HW),
     )
     unseen = soft_edge(batch.inside_B1HW * (1 - batch.visible_B1HW) * (1 - batch.own_B1HW))

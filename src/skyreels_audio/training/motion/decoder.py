@@ -109,8 +109,8 @@ class MotionTask:
         vae = MotionAutoencoder(**recipe.model)
         if recipe.initial is not None:
             vae.load_state_dict(MotionAutoencoder.from_pretrained(recipe.initial).state_dict())
-        vae.teeth_24RS.copy_(torch.from_numpy(usual_teeth()))
-        self.teeth_24RS = coarse(vae.teeth_24RS)
+        vae.teeth_4RS.copy_(torch.from_numpy(usual_teeth()))
+        self.teeth_4RS = coarse(vae.teeth_4RS)
         vae.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.modules = nn.ModuleDict({"vae": vae, "discriminator": PatchDiscriminator()}).to(device)
         self.rows = {"mouth": slice(*vae.config.mouth), "eyes": slice(*vae.config.eyes), "face": slice(None)}
@@ -119,12 +119,12 @@ class MotionTask:
         if step % REFRESH_EVERY == 0:
             self.clips.refresh()
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        batch = augment(self.clips.draw(self.recipe.optimisation.batch, generator), generator, self.teeth_24RS)
+        batch = augment(self.clips.draw(self.recipe.optimisation.batch, generator), generator, self.teeth_4RS)
         part = ("mouth", "mouth", "eyes", "face")[step % 4]
         batch = batch.rows(self.rows[part]).to(self.device)
         vae: Any = self.modules["vae"]
         motion = vae.move(batch.codes_BN, vae.read_source(batch.source_B3HW, self.rows[part]))
-        losses = motion_losses(motion, batch, self.teeth_24RS.to(self.device))
+        losses = motion_losses(motion, batch, self.teeth_4RS.to(self.device))
         if step >= self.recipe.adversarial_from and part != "eyes":
             losses |= self.adversarial_losses(motion, batch, self.rows[part].start or 0)
         return torch.stack(list(losses.values())).sum(), {k: float(v.detach()) for k, v in losses.items()}
@@ -135,7 +135,7 @@ class MotionTask:
         box = (..., slice(top - first_row, bottom - first_row), slice(left, right))
         discriminator: Any = self.modules["discriminator"]
         source, true = batch.source_B3HW[box], batch.target_B3HW[box]
-        made = motion.apply(batch.source_B3HW, batch.light_B7, self.teeth_24RS.to(self.device))[box]
+        made = motion.apply(batch.source_B3HW, batch.light_B7, self.teeth_4RS.to(self.device))[box]
         real, fake = discriminator(true, source), discriminator(made.detach(), source)
         learning = F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
         frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
@@ -152,11 +152,11 @@ class MotionTask:
     def evaluate(self, averaged: nn.ModuleDict, step: int) -> dict[str, float]:
         """PSNR of the held-out mouths, moved and painted, beside that of the source repeated."""
         vae: Any = averaged["vae"]
-        held_out, teeth_24RS, parts = self.held_out, self.teeth_24RS, []
+        held_out, teeth_4RS, parts = self.held_out, self.teeth_4RS, []
         for at in torch.arange(len(held_out.codes_BN)).split(16):
             source, light_B7 = held_out.source_B3HW[at], held_out.light_B7[at]
             motion = vae.move(held_out.codes_BN[at], vae.read_source(source))
-            parts.append(motion.apply(source, light_B7, teeth_24RS).clamp(-1, 1))
+            parts.append(motion.apply(source, light_B7, teeth_4RS).clamp(-1, 1))
         made, true, still = torch.cat(parts), self.held_out.target_B3HW, self.held_out.source_B3HW
         top, bottom, left, right = MOUTH_BOX
         box = (..., slice(top, bottom), slice(left, right))
@@ -174,14 +174,14 @@ class MotionTask:
         vae.save_pretrained(folder)
 
 
-def motion_losses(motion: Motion, batch: Batch, teeth_24RS: Tensor) -> dict[str, Tensor]:
+def motion_losses(motion: Motion, batch: Batch, teeth_4RS: Tensor) -> dict[str, Tensor]:
     """Each a mean over the batch; what moves or is hidden weighs more than what stays."""
     moving = (batch.target_B3HW - batch.source_B3HW).abs().mean(1, keepdim=True)
     weight = 1 + 4 * F.avg_pool2d((moving > 0.06).float(), 9, 1, 4) + 3 * (1 - batch.visible_B1HW)
     weight = weight / weight.mean()
     # Where skull and jaw are is supervised; pixels, of which each likes another tooth, do not move them.
     seated = replace(motion, place_B2HW=motion.place_B2HW.detach(), gap_B1HW=motion.gap_B1HW.detach())
-    made = seated.apply(batch.source_B3HW, batch.light_B7, teeth_24RS)
+    made = seated.apply(batch.source_B3HW, batch.light_B7, teeth_4RS)
     flow_error = (motion.flow_B2HW - batch.flow_B2HW).abs().mean(1, keepdim=True).clamp(max=20)
     unseen = 1 - batch.visible_B1HW
     error = made - batch.target_B3HW

@@ -44,7 +44,7 @@ def read_motion(frames_FHWC: np.ndarray, points_F682: np.ndarray, usual_DN: Tens
     if not found:
         raise ValueError("no face is found in the frame with the most closed lips")
     size = tuple(vae.config.size)
-    aligned = Aligned.at(frames_FHWC[still], placement(points_F682[still], size), size, landmarks=found[0].landmarks)
+    aligned = Aligned(frames_FHWC[still], placement(points_F682[still], size), size, landmarks=found[0].landmarks)
     codes_DN = drawn(usual_DN)
     moved = Compositor(aligned, vae).frames(codes_DN)
     shown = np.stack([faces.landmarks_68(follow(Image.fromarray(frame), found[0])) for frame in moved])
