@@ -19,7 +19,8 @@ from skyreels_audio.generation.codes import (
     speak_as_wide,
     steady_head,
 )
-from skyreels_audio.generation.compositing import PARTS, Aligned, Compositor, edit_mouth
+from skyreels_audio.generation.compositing import Aligned, Compositor, edit_mouth
+from skyreels_audio.generation.face_decoder import PARTS
 from skyreels_audio.media import read_image
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
 

@@ -39,39 +39,35 @@ from skyreels_audio.generation.codes import (
     parted,
 )
 from skyreels_audio.generation.eyes import EYES, Eye, move_eyes
+from skyreels_audio.generation.face_decoder import (
+    FIXED,
+    INSIDE,
+    OPEN,
+    SHARE,
+    STRENGTH,
+    TEETH,
+    UNKNOWN,
+    FaceDecoder,
+)
 from skyreels_audio.generation.grain import Grain
 from skyreels_audio.generation.grin import Grin
 from skyreels_audio.generation.lips import Lips
 from skyreels_audio.models.inner_mouth import (
     COARSE,
     coarse,
-    face_light,
-    fit_rigid,
     light_on_teeth,
-    opening,
     smoothstep,
     unknown_teeth,
 )
-from skyreels_audio.models.motion_autoencoder import CHANNELS, FACE_CHANNELS, MOUTH_CHANNELS, Paint
+from skyreels_audio.models.motion_autoencoder import MOUTH_CHANNELS, Paint
 
 BATCH = 8  # frames that are decoded at once
-# What a frame's motion is: flow, the painted share, how far the decoder has its say, and then a `Paint`.
-PARTS = (
-    *("right", "down", "share", "strength", "red", "green", "blue"),
-    *("inside", "across", "below", "gap", "bared", "open", "unknown"),
-)
-SHARE, STRENGTH, INSIDE, TEETH = (PARTS.index(name) for name in ("share", "strength", "inside", "bared"))
-OPEN, UNKNOWN = (PARTS.index(name) for name in ("open", "unknown"))
-FIXED = [PARTS.index(name) for name in ("across", "below", "bared", "unknown")]  # the same in all frames of a picture
-OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
 PAINT = 3, 1, 2, 1, 1, 1, 1  # channels of what a `Paint` has
 LIPS, SHADED = (0.12, 0.55), (0.14, 0.2, 0.19)  # openness near lips that part, and what their edges lose by it, of 1
 CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  # in the crop, and each way, its pixels
 EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
 SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
-FADE = 10  # pixels of the box over which an edit ends at its border
-AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
 GENTLY = 0.5  # how much of a code's pressing an edit keeps
@@ -122,85 +118,6 @@ class Shown:
         picture, teeth = (lips.closed(each, share) for each in (self.picture, self.teeth))
         toothless = picture if self.toothless is self.picture else lips.closed(self.toothless, share)
         return Shown(picture, toothless, teeth)
-
-
-class FaceDecoder:
-    """The decoder with the features of one source, band by band of the face's box."""
-
-    def __init__(self, vae: Any, crop_HW3: np.ndarray, eyes: bool = True) -> None:
-        self.vae = vae
-        height, width = vae.config.size
-        left, top, right, bottom = vae.config.box
-        self.box = slice(round(top * height), round(bottom * height)), slice(round(left * width), round(right * width))
-        source = self._source(crop_HW3)
-        self.shape = (source.shape[2], source.shape[3])
-        bands = {"mouth": vae.config.mouth, "eyes": vae.config.eyes} if eyes else {"mouth": vae.config.mouth}
-        self.bands = {name: slice(*rows) for name, rows in bands.items()}
-        self.features = {band: self.read(crop_HW3, band) for band in self.bands}
-        first, last = vae.config.mouth[0], vae.config.eyes[1]
-        row = torch.arange(self.shape[0], device=vae.device).view(-1, 1)
-        self.source, self.light_B7 = source, face_light(source)
-        self.lower = ((row - first) / (last - first)).clamp(0, 1)
-        self.border = border_fade(self.shape, vae.device)
-        self.toothless = False  # whether teeth were taken out of the pixels that are to be moved
-
-    def _source(self, crop_HW3: np.ndarray) -> Tensor:
-        """The face's box of a crop [1, 3, H, W], -1 to 1."""
-        box = torch.from_numpy(np.ascontiguousarray(crop_HW3[self.box]))
-        return box.permute(2, 0, 1)[None].to(self.vae.device).float() / 127.5 - 1
-
-    @torch.no_grad()
-    def read(self, crop_HW3: np.ndarray, band: str = "mouth") -> list[Tensor]:
-        """Features of the mouth, or another band, in a crop of this face, whose lips may be others."""
-        rows = self.bands[band]
-        return self.vae.read_source(self._source(crop_HW3)[:, :, rows].to(self.vae.dtype), rows)
-
-    @torch.no_grad()
-    def __call__(self, codes_BN: Tensor, mouth: list[Tensor] | None = None) -> Tensor:
-        """Flow (crop pixels right, down), painted share, strength, and what a ``Paint`` has [B, 14, H, W].
-
-        ``mouth``: features of another crop's mouth, see ``read``.
-        """
-        codes_BN = codes_BN.to(self.vae.device)
-        face = codes_BN[:, : len(FACE_CHANNELS)].to(self.vae.dtype, copy=True)
-        face[:, BLINK] = 0  # lids are the picture's own skin
-        result = torch.zeros(len(codes_BN), len(PARTS), *self.shape, device=self.vae.device)
-        for band, keep in (("mouth", KEEP_MOUTH), ("eyes", KEEP_EYES)):
-            awake_B = ((1 - codes_BN[:, keep]) / AWAKE).clamp(0, 1).float()
-            chosen = torch.nonzero(awake_B > STILL).flatten()
-            if band not in self.bands or not len(chosen):
-                continue
-            rows = self.bands[band]
-            features = mouth if mouth is not None and band == "mouth" else self.features[band]
-            motion = self.vae.move(face[chosen], features)
-            weight = self.lower if band == "mouth" else 1 - self.lower
-            strength = awake_B[chosen].view(-1, 1, 1, 1) * weight[rows]
-            result[chosen, :SHARE, rows] += motion.flow_B2HW * strength
-            result[chosen, STRENGTH, rows] += strength[:, 0]
-            inside = motion.inside_B1HW
-            bared = motion.bared_B1HW
-            teeth = *fit_rigid(motion.place_B2HW, motion.gap_B1HW, inside), bared, opening(inside), unknown_teeth(bared)
-            painted = torch.cat([motion.colour_B3HW, inside, *teeth], 1)
-            unmoved = torch.maximum(motion.painted_B1HW, inside) if self.toothless else motion.unmoved()
-            result[chosen, SHARE, rows] += (unmoved * weight[rows])[:, 0]
-            result[chosen, STRENGTH + 1 :, rows] += painted * weight[rows]
-        result[:, :SHARE] *= self.border
-        result[:, STRENGTH] *= self.border
-        return result
-
-    @cached_property
-    def fixed(self) -> Tensor:
-        """What is the same in all frames of one picture [4, H, W]: the mean over some mouths."""
-        codes = torch.zeros(len(OPENINGS), len(CHANNELS))
-        codes[:, CHANNELS.index("jawOpen")] = torch.tensor(OPENINGS)
-        return self(codes)[:, FIXED].mean(0)
-
-
-def border_fade(shape: tuple[int, int], device: Any) -> Tensor:
-    """1 inside of a box, 0 at its border [H, W]."""
-    across = [torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) for n in shape]
-    away = torch.minimum(across[0][:, None], across[1][None, :]).to(device)
-    return smoothstep(0, FADE, away)
 
 
 class Compositor:
