@@ -11,6 +11,7 @@ from skyreels_audio.generation.codes import (
     HEAD,
     KEEP_EYES,
     KEEP_MOUTH,
+    at_most,
     at_times,
     close,
     keep_smile,
@@ -226,3 +227,12 @@ def test_an_edit_closes_the_lips_of_its_frame(grin_picture: np.ndarray, grinning
         for jaw in (0.0, 0.2, 0.6)
     ]
     assert bright[0] == 0 and 0 < bright[1] < bright[2]
+
+
+def test_who_grins_opens_the_mouth_hardly_wider_than_the_grin() -> None:
+    codes = torch.stack([code(keepMouth=0.2, jawOpen=jaw, mouthPucker=0.5) for jaw in (0.0, 0.05, 0.3, 1.0)])
+    told = at_most(codes, 0.08)
+    assert parted(told).max() < 0.08 and (parted(told).diff() > 0).all()
+    assert torch.allclose(told[:2], codes[:2], rtol=0.01)  # small openings are as they were
+    others = [index for index, name in enumerate(CHANNELS) if name != "jawOpen"]
+    assert torch.equal(told[:, others], codes[:, others])

@@ -85,7 +85,7 @@ class Aligned:
     """A picture and its face, aligned: ``place`` maps pixels of the crop of ``size`` (H, W) to pixels of the picture.
 
     ``aperture``: how far its lips are apart, over the face's height. ``landmarks``: of the mesh [478, 3], in pixels of
-    the picture; without them its eyes do not shut.
+    the picture; without them its eyes do not shut, nor lips that are apart.
     """
 
     picture_hw3: np.ndarray
@@ -99,7 +99,7 @@ class Aligned:
         return self.crop(self.picture_hw3)
 
     def crop(self, picture_hw3: np.ndarray) -> np.ndarray:
-        """The same of another picture of this face, uint8 [H, W, 3]."""
+        """The crop of this or another picture of the face, uint8 [H, W, 3]."""
         return warp(Image.fromarray(picture_hw3), self.place, self.size)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skyreels_audio.generation.part import Part, sample
+from skyreels_audio.generation.part import Part, as_bytes, sample
 from skyreels_audio.models.inner_mouth import smoothstep
 
 # fmt: off
@@ -87,7 +87,7 @@ class Eye:
             lid_3hw = sample(shown_3hw, self.part.across(up_hw))
             edge_hw = ((1 + drop_hw - self.along_hw) * self.height_hw + 0.5).clamp(0, 1) * (drop_hw > 0)
             shown_3hw = shown_3hw + edge_hw * (lid_3hw - shown_3hw)
-        return self.part.bytes(shown_3hw)
+        return as_bytes(shown_3hw)
 
 
 def move_eyes(picture_hw3: np.ndarray, eyes: list[Eye], shut: float, turned_2: Sequence[float]) -> np.ndarray:

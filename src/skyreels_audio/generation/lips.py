@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skyreels_audio.faces import lip_aperture
 from skyreels_audio.faces.landmarks import CHIN, NOSE_BASE, as_68, face_height, lip_contours
-from skyreels_audio.generation.part import Part, sample
+from skyreels_audio.generation.part import Part, as_bytes, sample
 from skyreels_audio.models.inner_mouth import smoothstep
 
 UPPER = 0.4  # share of the way that the upper lip goes,
@@ -94,7 +94,7 @@ class Lips:
             shade_hw = SHADE * share**4 * self.apart_hw * torch.exp(-(from_edge_hw.square()) / 4)  # of lips that touch
             result_3hw = torch.lerp(result_3hw, lip_3hw * (1 - shade_hw), covers_hw)
         picture_HW3 = picture_HW3.copy()
-        picture_HW3[self.part.where] = self.part.bytes(result_3hw)
+        picture_HW3[self.part.where] = as_bytes(result_3hw)
         return picture_HW3
 
 

@@ -61,9 +61,10 @@ class Part:
         """Ways across the part as ways in the picture [h, w, 2]."""
         return by_hw[..., None].float() * torch.from_numpy(self.axes_22[1]).float()
 
-    def bytes(self, pixels_3hw: Tensor) -> np.ndarray:
-        """Pixels as a picture has them, uint8 [h, w, 3]."""
-        return pixels_3hw.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+def as_bytes(pixels_3hw: Tensor) -> np.ndarray:
+    """Pixels as a picture has them, uint8 [h, w, 3]."""
+    return pixels_3hw.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def sample(picture_3hw: Tensor, from_hw2: Tensor, mode: str = "bilinear") -> Tensor:
