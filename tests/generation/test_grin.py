@@ -28,6 +28,16 @@ def test_where_teeth_were_are_lips_with_a_dark_line(grin_picture: np.ndarray, gr
     assert np.array_equal(without[outside], grin_picture[outside])
 
 
+def test_what_shines_beside_teeth_is_none(grin_picture: np.ndarray, grinning: np.ndarray) -> None:
+    spotted = grin_picture.copy()
+    spotted[161:163, 159:161] = 255
+    grin = Grin.of(spotted, grinning, 0.9)
+    teeth, without = np.zeros((220, 320)), spotted.copy()
+    teeth[grin.part], without[grin.part] = grin.teeth_hw, grin.lips_hw3
+    assert teeth[150, 160] == 1 and teeth[161:163, 159:161].max() == 0
+    assert without[161:163, 159:161].max() < 190  # nor does it stay where lips are moved
+
+
 def test_grain_is_that_of_the_skin_anywhere() -> None:
     """A canvas of stripes goes on where it is asked for; an edge of the picture is no grain."""
     import torch

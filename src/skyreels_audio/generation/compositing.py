@@ -38,6 +38,7 @@ from skyreels_audio.generation.codes import (
     lips_met,
     parted,
 )
+from skyreels_audio.generation.corners import UPPER, round_corners
 from skyreels_audio.generation.eyes import EYES, Eye, move_eyes
 from skyreels_audio.generation.face_decoder import (
     FIXED,
@@ -68,9 +69,9 @@ CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  
 EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
 SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
+SURE = 3.0  # the same of teeth that a picture bares: half a tooth over half a lip is a ghost
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
-GENTLY = 0.5  # how much of a code's pressing an edit keeps
 STILL = 0.01  # below this eyes are left as they are
 
 # The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
@@ -161,6 +162,7 @@ class Compositor:
         self.around = slice(self.origin[1], high[1] + reach), slice(self.origin[0], high[0] + reach)
         # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
+        self.roundness = min(max(2 - 2 * aligned.aperture / BARED, 0.0), 1.0)
         self.eyes = [] if face is None or not eyes else [Eye.of(face, points, picture_hw3.shape) for points in EYES]
         if head:
             self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
@@ -214,15 +216,18 @@ class Compositor:
         still = moved = self._pixels(out)
         if self.decoder.toothless:
             moved = self._pixels(move_eyes(shown.toothless, self.eyes, *look))
-        at_hw2 = self.crop_hw2
+        skull_hw2 = self.crop_hw2
         if self.head:
-            at_hw2 = at_hw2 - self._head_flow(code_N)
-        grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
-        face = F.grid_sample(motion_MHW[None], grid[None], align_corners=False, padding_mode="border")[0]
-        within = (grid.abs().amax(-1) < 1).float()
+            skull_hw2 = skull_hw2 - self._head_flow(code_N)
+        # An upper lip that bares teeth stays over them, and a grin keeps its corners.
+        inside_HW = self.roundness * motion_MHW[INSIDE] * motion_MHW[STRENGTH]
+        down_HW = round_corners(inside_HW, upper=0.0 if self.decoder.toothless else UPPER)
+        down_hw = self._in_box(down_HW[None], skull_hw2)[0][0]
+        at_hw2 = skull_hw2 + torch.stack([torch.zeros_like(down_hw), down_hw], -1)
+        face, within = self._in_box(motion_MHW, at_hw2)
         face[:SHARE] *= within
-        edges = [SHARE, INSIDE]
-        face[edges] = (SHARP * (face[edges] - 0.5) + 0.5).clamp(0, 1)
+        for edge, sharp in ((SHARE, SHARP), (INSIDE, SHARP), (TEETH, SURE)):
+            face[edge] = (sharp * (face[edge] - 0.5) + 0.5).clamp(0, 1)
         face[SHARE] *= within * face[STRENGTH]
         source_hw2 = at_hw2 + face[:2].permute(1, 2, 0)
         matrix = torch.from_numpy(self.place).float()
@@ -232,7 +237,7 @@ class Compositor:
         if self.decoder.toothless:
             active = face[STRENGTH] * within
             result += (1 - active) * (self._sample(still, source_hw2) - result)  # at rest all is as it is shown
-            still_hw2 = at_hw2 @ matrix[:, :2].T + matrix[:, 2]
+            still_hw2 = skull_hw2 @ matrix[:, :2].T + matrix[:, 2]
             teeth_11hw = self._pixels(shown.teeth) / 255
             were, come = (self._sample(teeth_11hw, hw2)[0].clamp(0, 1) for hw2 in (still_hw2, source_hw2))
             stay = active * (1 - lips_met(code_N)) * were * come  # teeth come from teeth
@@ -241,7 +246,7 @@ class Compositor:
         result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
         drawn = painted | (moving & (face[INSIDE] > SOME))
         if drawn.any():
-            still_n2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
+            still_n2 = skull_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
             still_3n = self._sample(still, still_n2[None])[:, 0]
             bared_11HW = motion_MHW[TEETH : TEETH + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
@@ -256,6 +261,12 @@ class Compositor:
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
         return out
+
+    def _in_box(self, maps_MHW: Tensor, at_hw2: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps of the face's box where points of the crop are [M, h, w], and 1 for those within it [h, w]."""
+        grid_hw2 = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
+        maps_Mhw = F.grid_sample(maps_MHW[None], grid_hw2[None], align_corners=False, padding_mode="border")[0]
+        return maps_Mhw, (grid_hw2.abs().amax(-1) < 1).float()
 
     def _paint(self, moved_3n: Tensor, share_n: Tensor, paint_Mn: Tensor, still_3n: Tensor, light_17: Tensor) -> Tensor:
         """Colours [3, n], 0 to 255, of pixels of which a share is painted."""
@@ -306,7 +317,7 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
     if aligned.landmarks is not None:
-        code_N[PRESSING] *= GENTLY  # lips that have met by then need less of it, which makes them thin
+        code_N[PRESSING] = 0  # lips have met by then, and would only become thin
         lips = Lips.of(aligned.landmarks, aligned.picture_hw3.shape)
         _, share_1 = close(code_N[None], lips.aperture)
         closed = lips.closed(aligned.picture_hw3, strength * float(share_1))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 TINT = 0.33  # power of the skin's hue that white has in its light: teeth of photographs have 0.18 to 0.40
 PAINTED, TINTED = (0.5, 0.75), 0.6  # of more saturated skin, which is painted, more
-COLOURED = 0.3  # saturation of skin from which on a picture counts as coloured
+COLOURED = 0.18  # saturation of skin from which on a picture counts as coloured
 TONGUE, THROAT, CHEEK = (0.66, 0.32, 0.31), (0.14, 0.05, 0.045), (0.34, 0.14, 0.12)  # colours under white light
 ROWS, COLUMNS = (0.0, 0.65), (0.19, 0.81)  # of the face's box, between which nearly all is skin
 COARSE = 4  # texels of a picture of teeth per pixel of the face's box
@@ -152,14 +152,14 @@ def draw_inside(
     # 0 at the edges of the upper teeth, 1 at those of the lower: the tongue fills the lower half, darker to the back
     # and to its sides, with a groove along its middle.
     level = (down - 1) / gap_B1HW.clamp(min=0.5)
-    mound = smoothstep(0.3, 0.6, level - 0.3 * across.square()) * smoothstep(0.3, 1.5, gap_B1HW)
-    front = smoothstep(0.3, 1.05, level - 0.2 * across.square())
-    shape = (1 - 0.45 * across.square()) * (1 - 0.12 * torch.exp(-(across / 0.15).square()))
-    colour = colour + mound * ((0.35 + 0.65 * front) * shape * tongue - colour)
-    colour = colour * smoothstep(0.25, 0.95, opening_B1HW).add(0.6).clamp(max=1)
+    mound = smoothstep(0.1, 0.4, level - 0.3 * across.square()) * smoothstep(0.3, 1.2, gap_B1HW)
+    front = smoothstep(0.1, 0.85, level - 0.2 * across.square())
+    shape = (1 - 0.6 * across.square()).clamp(min=0) * (1 - 0.18 * torch.exp(-(across / 0.18).square()))
+    colour = colour + mound * ((0.42 + 0.58 * front) * shape * tongue - colour)
+    colour = colour * (0.62 + 0.38 * smoothstep(0.35, 0.9, opening_B1HW))
     # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
     lit = 0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)
-    seen = smoothstep(0.08, 0.25, opening_B1HW) * unknown_B1HW
+    seen = smoothstep(0.15, 0.45, opening_B1HW) * unknown_B1HW
     upper = upper_teeth(place_B2HW, teeth_4RS)
     colour = colour + seen * upper[:, 3:] * (throat + lit * (upper[:, :3] - throat) - colour)
     grey = colour.mean(1, keepdim=True)
