@@ -53,6 +53,7 @@ from skyreels_audio.generation.face_decoder import (
 from skyreels_audio.generation.grain import Grain
 from skyreels_audio.generation.grin import Grin
 from skyreels_audio.generation.lips import Lips
+from skyreels_audio.models import motion_autoencoder
 from skyreels_audio.models.inner_mouth import (
     COARSE,
     coarse,
@@ -216,15 +217,12 @@ class Compositor:
         still = moved = self._pixels(out)
         if self.decoder.toothless:
             moved = self._pixels(move_eyes(shown.toothless, self.eyes, *look))
-        skull_hw2 = self.crop_hw2
+        at_hw2 = self.crop_hw2
         if self.head:
-            skull_hw2 = skull_hw2 - self._head_flow(code_N)
-        # An upper lip that bares teeth stays over them, and a grin keeps its corners.
-        inside_HW = self.roundness * motion_MHW[INSIDE] * motion_MHW[STRENGTH]
-        down_HW = round_corners(inside_HW, upper=0.0 if self.decoder.toothless else UPPER)
-        down_hw = self._in_box(down_HW[None], skull_hw2)[0][0]
-        at_hw2 = skull_hw2 + torch.stack([torch.zeros_like(down_hw), down_hw], -1)
-        face, within = self._in_box(motion_MHW, at_hw2)
+            at_hw2 = at_hw2 - self._head_flow(code_N)
+        grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
+        face = F.grid_sample(self._rounded(motion_MHW)[None], grid[None], align_corners=False, padding_mode="border")[0]
+        within = (grid.abs().amax(-1) < 1).float()
         face[:SHARE] *= within
         for edge, sharp in ((SHARE, SHARP), (INSIDE, SHARP), (TEETH, SURE)):
             face[edge] = (sharp * (face[edge] - 0.5) + 0.5).clamp(0, 1)
@@ -237,7 +235,7 @@ class Compositor:
         if self.decoder.toothless:
             active = face[STRENGTH] * within
             result += (1 - active) * (self._sample(still, source_hw2) - result)  # at rest all is as it is shown
-            still_hw2 = skull_hw2 @ matrix[:, :2].T + matrix[:, 2]
+            still_hw2 = at_hw2 @ matrix[:, :2].T + matrix[:, 2]
             teeth_11hw = self._pixels(shown.teeth) / 255
             were, come = (self._sample(teeth_11hw, hw2)[0].clamp(0, 1) for hw2 in (still_hw2, source_hw2))
             stay = active * (1 - lips_met(code_N)) * were * come  # teeth come from teeth
@@ -246,7 +244,7 @@ class Compositor:
         result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
         drawn = painted | (moving & (face[INSIDE] > SOME))
         if drawn.any():
-            still_n2 = skull_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
+            still_n2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
             still_3n = self._sample(still, still_n2[None])[:, 0]
             bared_11HW = motion_MHW[TEETH : TEETH + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
@@ -262,11 +260,17 @@ class Compositor:
         out[self.region] = result.permute(1, 2, 0).numpy()
         return out
 
-    def _in_box(self, maps_MHW: Tensor, at_hw2: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps of the face's box where points of the crop are [M, h, w], and 1 for those within it [h, w]."""
-        grid_hw2 = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
-        maps_Mhw = F.grid_sample(maps_MHW[None], grid_hw2[None], align_corners=False, padding_mode="border")[0]
-        return maps_Mhw, (grid_hw2.abs().amax(-1) < 1).float()
+    def _rounded(self, motion_MHW: Tensor) -> Tensor:
+        """With rounder corners of the mouth; teeth stay in their places."""
+        # An upper lip that bares teeth stays over them, and a grin keeps its corners.
+        inside_HW = self.roundness * motion_MHW[INSIDE] * motion_MHW[STRENGTH]
+        flow_2HW = round_corners(inside_HW, upper=0.0 if self.decoder.toothless else UPPER)
+        if not flow_2HW.any():
+            return motion_MHW
+        rounded_MHW = motion_autoencoder.warp(motion_MHW[None], flow_2HW[None])[0]
+        rounded_MHW[FIXED] = motion_MHW[FIXED]
+        rounded_MHW[:SHARE] += flow_2HW
+        return rounded_MHW
 
     def _paint(self, moved_3n: Tensor, share_n: Tensor, paint_Mn: Tensor, still_3n: Tensor, light_17: Tensor) -> Tensor:
         """Colours [3, n], 0 to 255, of pixels of which a share is painted."""

@@ -20,14 +20,14 @@ SMALL = 1.5, 4.0  # pixels of the largest gap up to which nothing, and from whic
 
 
 def round_corners(inside_HW: Tensor, upper: float = UPPER) -> Tensor:
-    """By how many pixels further down each pixel comes from [H, W], of a mouth whose inside this is, 0 to 1.
+    """Whence each pixel comes, in pixels right and down [2, H, W], of a mouth whose inside this is, 0 to 1.
 
     ``upper``: share of it that is the upper lip's; 0 leaves that where it is.
     """
     gap_W = inside_HW.sum(0)
     most = float(gap_W.max())
     if most <= SMALL[0]:
-        return torch.zeros_like(inside_HW)
+        return inside_HW.new_zeros(2, *inside_HW.shape)
     y_H1 = torch.arange(len(inside_HW))[:, None].to(inside_HW) + 0.5
     middle_W = (y_H1 * inside_HW).sum(0) / gap_W.clamp(min=1e-3)
     left, right = _ends(gap_W, END * most)
@@ -35,17 +35,17 @@ def round_corners(inside_HW: Tensor, upper: float = UPPER) -> Tensor:
     from_middle_W = (2 * (x_W - left) / max(right - left, 1.0) - 1).abs().clamp(max=1)
     share = smoothstep(*SMALL, gap_W.max())
     surplus_W = share * (gap_W - most * (1 - from_middle_W.square()))
-    shift_HW = torch.zeros_like(inside_HW)
-    for sign, part in ((-1, upper), (1, 1 - UPPER)):
-        way_W = part * surplus_W  # towards the other lip
+    down_HW = torch.zeros_like(inside_HW)
+    narrower_W, wider_W = surplus_W.clamp(min=0), surplus_W.clamp(max=0)
+    for sign, way_W in ((-1, upper * narrower_W), (1, (1 - UPPER) * narrower_W + wider_W)):  # towards the other lip
         beyond_HW = sign * (y_H1 - middle_W) - (gap_W / 2 - way_W)  # pixels from where the lip's edge will be
         reach_W = FOLLOWS[0] * way_W.abs() + FOLLOWS[1]
         edge_W = EDGE + 2 * (-way_W).clamp(min=0)  # what widens does not fold
         follows_HW = torch.where(
             beyond_HW > 0, smoothstep(1.0, 0.0, beyond_HW / reach_W), smoothstep(-1.0, 0.0, beyond_HW / edge_W)
         )
-        shift_HW += sign * way_W * follows_HW
-    return shift_HW
+        down_HW += sign * way_W * follows_HW
+    return torch.stack([torch.zeros_like(down_HW), down_HW])
 
 
 def _ends(gap_W: Tensor, least: float) -> tuple[float, float]:

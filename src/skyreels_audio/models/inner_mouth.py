@@ -31,7 +31,7 @@ BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on t
 ENAMEL = 0.79, 0.765, 0.715  # of usual teeth under white light, as far as a smile shows them
 LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
-DARK, DARKER = 200, 0.5  # one pixel of a face in so many is as dark as its nostrils; a throat over that
+DARK, DARKER = 200, 0.7  # one pixel of a face in so many is as dark as its nostrils; a throat over that
 SHADE = 9  # pixels of the face's box over which lips shade what is behind them
 
 
