@@ -13,7 +13,7 @@ def test_teeth_are_what_is_white_between_lips(grin_picture: np.ndarray, grinning
     teeth = np.zeros((220, 320))
     teeth[grin.part] = grin.teeth_hw
     assert np.abs(teeth - coverage(oval(36, 8, 40), teeth.shape)).mean() < 0.003
-    assert teeth[150, 160] == 1 and teeth[150, 120] == 0 and teeth[175, 160] == 0
+    assert teeth[150, 160] == 1 and teeth[150, 120] < 0.01 and teeth[175, 160] == 0
 
 
 def test_where_teeth_were_are_lips_with_a_dark_line(grin_picture: np.ndarray, grinning: np.ndarray) -> None:
@@ -34,7 +34,7 @@ def test_what_shines_beside_teeth_is_none(grin_picture: np.ndarray, grinning: np
     grin = Grin.of(spotted, grinning, 0.9)
     teeth, without = np.zeros((220, 320)), spotted.copy()
     teeth[grin.part], without[grin.part] = grin.teeth_hw, grin.lips_hw3
-    assert teeth[150, 160] == 1 and teeth[161:163, 159:161].max() == 0
+    assert teeth[150, 160] == 1 and teeth[161:163, 159:161].max() < 0.01
     assert without[161:163, 159:161].max() < 190  # nor does it stay where lips are moved
 
 

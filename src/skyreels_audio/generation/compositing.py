@@ -71,6 +71,7 @@ EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
 SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
 SURE = 3.0  # the same of teeth that a picture bares: half a tooth over half a lip is a ghost
+RED = 0.22, 0.36  # how far green is below red, over it, from which on what was taken for teeth is a lip
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
 STILL = 0.01  # below this eyes are left as they are
@@ -246,6 +247,8 @@ class Compositor:
         if drawn.any():
             still_n2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
             still_3n = self._sample(still, still_n2[None])[:, 0]
+            red_n = (still_3n[0] - still_3n[1]) / still_3n[0].clamp(min=1)
+            face[TEETH, drawn] *= smoothstep(RED[1], RED[0], red_n)
             bared_11HW = motion_MHW[TEETH : TEETH + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
             share_n, paint_Mn = face[SHARE, drawn], face[STRENGTH + 1 :, drawn]

@@ -10,13 +10,13 @@ Shapes: H W pixels of the picture, h w of the part with the lips.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, grey_opening, maximum_filter
+from scipy.ndimage import binary_propagation, gaussian_filter, grey_erosion, maximum_filter
 
 from skyreels_audio.faces.landmarks import coverage, face_height, lip_contours
 
 WHITE = 0.45, 0.6  # brightness over that of white in a face's light, between which teeth are told from gaps
 EDGE, SPREAD = 0.006, 0.03  # of the face's height: teeth shine that far into lips; and what lips are smoothed by
-SPECK = 0.012  # of the face's height: what shines and is smaller is no tooth
+SOME, SPECK, EVEN = 0.3, 0.012, 0.004  # of a pixel; of the face's height: what is smaller is no tooth; edges of teeth
 SOFT, DEEP, SHADE = 0.01, (0.5, 0.95), 0.6  # of the face's height; how far between lips it gets darker, and by what
 
 
@@ -46,7 +46,8 @@ class Grin:
         outer_hw, inner_hw = (coverage(points - [x0, y0], shown_hw3.shape[:2]) for points in contours)
         teeth_hw = inner_hw * _ramp(*WHITE, shown_hw3.mean(2) / (255 * white))
         covered_hw = maximum_filter(teeth_hw, 2 * round(EDGE * height) + 1)
-        teeth_hw = grey_opening(teeth_hw, 2 * round(SPECK * height) + 1)
+        cores_hw = grey_erosion(teeth_hw, 2 * round(SPECK * height) + 1) > SOME
+        teeth_hw = gaussian_filter(teeth_hw * binary_propagation(cores_hw, mask=teeth_hw > SOME), EVEN * height)
         only_hw = (outer_hw - inner_hw) * (covered_hw < 0.1)
         sums_hw4 = gaussian_filter(np.dstack([shown_hw3 * only_hw[..., None], only_hw]), (margin, margin, 0))
         # Away from them it is dark: that is the line between lips that meet.
