@@ -84,6 +84,9 @@ class Pose:
         return turns[self.transposed, self.mirrored, self.flipped]
 
 
+BLOCK = 32  # pixels
+
+
 @dataclass(frozen=True, eq=False)
 class StoredFrame:
     """An upright picture in yuv420p, of even width and height (an odd last row or column is left out).
@@ -132,9 +135,17 @@ class StoredFrame:
             return self
         rows = changed[::2] | changed[1::2]
         halved = rows[:, ::2] | rows[:, 1::2]
-        painted = _planes(to_yuv420p(rgb, self.colour))
-        y, u, v = map(np.where, (changed, halved, halved), painted, self.planes)
-        return StoredFrame((y, u, v), self.colour)
+        # Colours of a pixel are made from those around it, and the library's fast paths want whole blocks.
+        part = tuple(
+            slice(max((ends[0] // BLOCK - 1) * BLOCK, 0), (ends[-1] // BLOCK + 2) * BLOCK)
+            for ends in (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
+        )
+        half = tuple(slice(ends.start // 2, ends.stop // 2) for ends in part)
+        painted = _planes(to_yuv420p(rgb[part], self.colour))
+        planes = tuple(plane.copy() for plane in self.planes)
+        for plane, new, where, at in zip(planes, painted, (changed, halved, halved), (part, half, half), strict=True):
+            np.copyto(plane[at], new, where=where[at])
+        return StoredFrame(cast(Planes, planes), self.colour)
 
 
 def to_yuv420p(image: np.ndarray, colour: Colour) -> VideoFrame:
