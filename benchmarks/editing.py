@@ -3,8 +3,8 @@
     python benchmarks/editing.py --footage FOLDER [--model weights/tiny] [--clips 6] [--quick]
     python benchmarks/editing.py --turned                                   → docs/results/editing_turned.md
 
-FOLDER holds short videos of people who talk, with sound; ``--turned`` draws held-out people who turn their heads by 15
-to 30 degrees instead (needs espeak-ng). Each is given its own voice again (self-reenactment), that of
+FOLDER holds short videos of people who talk, with sound; ``--turned`` draws held-out people who turn their heads by 14
+to 29 degrees instead (needs espeak-ng). Each is given its own voice again (self-reenactment), that of
 the next one (dubbing), and silence, by the whole way of ``generate --video``, and is read back from the finished file.
 Prints a table and writes docs/results/editing.json and editing.md. Single clips are remembered in --work.
 """

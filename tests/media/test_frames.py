@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skyreels_audio.media import Colour, VideoWriter, probe_video, read_stored, read_video
-from skyreels_audio.media.frames import Pose
+from skyreels_audio.media.frames import Pose, StoredFrame, to_yuv420p
 
 SIZE = 48, 64
 
@@ -44,6 +44,18 @@ def test_repainting_a_region_leaves_the_other_samples(video: Path) -> None:
     halves = inside.reshape(SIZE[0] // 2, 2, SIZE[1] // 2, 2).any(axis=(1, 3))
     for painted, stored in zip(repainted.planes[1:], frame.planes[1:], strict=True):
         assert np.array_equal(painted[~halves], stored[~halves])
+
+
+def test_a_painted_part_is_converted_as_in_the_whole_picture() -> None:
+    rng = np.random.default_rng(1)
+    planes = rng.integers(40, 200, (300, 420), np.uint8), *rng.integers(60, 190, (2, 150, 210), np.uint8)
+    frame = StoredFrame(planes, Colour())
+    for rows, columns in (((97, 181), (131, 290)), ((0, 5), (0, 420)), ((280, 300), (401, 420))):
+        wanted = frame.rgb()
+        wanted[slice(*rows), slice(*columns)] ^= 32  # every pixel there is another one
+        whole = to_yuv420p(wanted, frame.colour).to_ndarray()[:300]
+        shown = frame.repainted(wanted).planes[0][slice(*rows), slice(*columns)]
+        assert np.array_equal(shown, whole[slice(*rows), slice(*columns)])
 
 
 def test_stored_frames_written_lose_less_than_pictures(video: Path, tmp_path: Path) -> None:
