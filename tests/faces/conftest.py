@@ -31,7 +31,7 @@ def moved(portrait):
         middle = np.array([portrait.shape[1], portrait.shape[0]]) / 2
         offset = np.array([size[1], size[0]]) / 2 + shift - linear @ middle
         inverse = np.linalg.inv(linear)
-        picture = warp(Image.fromarray(portrait), np.column_stack([inverse, -inverse @ offset]), size)
+        picture = warp(portrait, np.column_stack([inverse, -inverse @ offset]), size)
         return picture, np.column_stack([linear, offset])
 
     return move

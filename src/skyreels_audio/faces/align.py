@@ -7,7 +7,6 @@ the face that speech does not move, and are smoothed over time; the lips keep al
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from PIL import Image
 
 from skyreels_audio.faces.framing import EYES_TO_MOUTH, MOUTH_CENTRE, anchors
 from skyreels_audio.faces.landmarks import as_68, lower_face_box
@@ -80,7 +79,7 @@ def crop(
 ) -> Iterator[np.ndarray | None]:
     """The crop (uint8 [H, W, 3]) of each frame that has a placement, None of the others."""
     for frame, place in zip(frames, places, strict=True):
-        yield None if place is None else warp(Image.fromarray(frame), place, size)
+        yield None if place is None else warp(frame, place, size)
 
 
 def feather(region: np.ndarray, width: float) -> np.ndarray:
@@ -109,8 +108,8 @@ def paste(frame: np.ndarray, edited: np.ndarray, place: np.ndarray, mask: np.nda
     back = invert(place)
     back[:, 2] += back[:, :2] @ [left, top]
     size = bottom - top, right - left
-    patch = warp(Image.fromarray(edited), back, size).astype(np.float32)
-    alpha = warp(Image.fromarray(np.round(mask * 255).astype(np.uint8)), back, size)[..., None] / np.float32(255)
+    patch = warp(edited, back, size).astype(np.float32)
+    alpha = warp(np.round(mask * 255).astype(np.uint8), back, size)[..., None] / np.float32(255)
     out = frame.copy()
     source = frame[top:bottom, left:right]
     out[top:bottom, left:right] = np.round(source + alpha * (patch - source)).astype(np.uint8)

@@ -26,9 +26,9 @@ class CutDetector:
         self._usual: deque[float] = deque(maxlen=USUAL)
 
     def __call__(self, picture: Image.Image) -> bool:
-        ycc = picture.convert("YCbCr")
+        ycc = picture.reduce(max(1, min(picture.size) // 128)).convert("YCbCr")
         thumbnail = np.asarray(ycc.resize((32, 18), Image.Resampling.BOX), np.float32)
-        colours = _colours(np.asarray(ycc.reduce(max(1, min(picture.size) // 128))))
+        colours = _colours(np.asarray(ycc))
         before, self._before = self._before, (thumbnail, colours)
         if before is None:
             return False

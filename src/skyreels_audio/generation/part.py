@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+FINE = 512  # places along a line at which it is computed
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -51,7 +53,11 @@ class Part:
         """How far across a smooth line through points is, where each pixel is along [h, w]; beyond its ends level."""
         points_N2 = self.own(points_N2)
         u = np.maximum.accumulate(points_N2[:, 0]) + 1e-3 * np.arange(len(points_N2))
-        return torch.from_numpy(PchipInterpolator(u, points_N2[:, 1])(self.u_hw.numpy().clip(u[0], u[-1])))
+        table = PchipInterpolator(u, points_N2[:, 1])(np.linspace(u[0], u[-1], FINE))  # pixels are many
+        at_hw = ((self.u_hw - u[0]) * ((FINE - 1) / (u[-1] - u[0]))).clamp(0, FINE - 1)
+        first_hw = at_hw.long().clamp(max=FINE - 2)
+        v = torch.from_numpy(table)
+        return torch.lerp(v[first_hw], v[first_hw + 1], at_hw - first_hw)
 
     def of(self, picture_HW3: np.ndarray) -> Tensor:
         """Its pixels [3, h, w], 0 to 255."""

@@ -127,14 +127,21 @@ class StoredFrame:
         flat = np.concatenate([plane.ravel() for plane in self.planes])
         return self.colour.tag(VideoFrame.from_ndarray(flat.reshape(height * 3 // 2, width), format="yuv420p"))
 
-    def repainted(self, rgb: np.ndarray) -> "StoredFrame":
-        """This frame with the pixels in which ``rgb`` (uint8 [H, W, 3]) differs from it; all others stay as stored."""
-        red, green, blue = np.moveaxis(rgb != self.rgb(), 2, 0)
-        changed = red | green | blue  # numpy's any() along so short an axis takes ten times as long
-        if not changed.any():
+    def repainted(self, rgb: np.ndarray, shown: np.ndarray | None = None) -> "StoredFrame":
+        """This frame with the pixels in which ``rgb`` (uint8 [H, W, 3]) differs from it; all others stay as stored.
+
+        ``shown``: what ``rgb`` of this frame gave, if that is at hand.
+        """
+        differs = rgb != (self.rgb() if shown is None else shown)
+        rows = np.flatnonzero(differs.reshape(len(differs), -1).any(1))
+        if not len(rows):
             return self
-        rows = changed[::2] | changed[1::2]
-        halved = rows[:, ::2] | rows[:, 1::2]
+        changed = np.zeros(self.size, bool)
+        some = slice(rows[0], rows[-1] + 1)
+        red, green, blue = np.moveaxis(differs[some], 2, 0)
+        changed[some] = red | green | blue  # numpy's any() along so short an axis takes ten times as long
+        pairs = changed[::2] | changed[1::2]
+        halved = pairs[:, ::2] | pairs[:, 1::2]
         # Colours of a pixel are made from those around it, and the library's fast paths want whole blocks.
         part = tuple(
             slice(max((ends[0] // BLOCK - 1) * BLOCK, 0), (ends[-1] // BLOCK + 2) * BLOCK)

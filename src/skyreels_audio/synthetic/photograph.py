@@ -92,7 +92,7 @@ def framed_portrait(path: Path, framing: Framing) -> tuple[np.ndarray, Face | No
     back = invert(to_picture)
     scale = np.sqrt(abs(np.linalg.det(back[:, :2])))
     points = np.c_[points[:, :2] @ back[:, :2].T + back[:, 2], points[:, 2] * scale].astype(np.float32)
-    framed = warp(Image.fromarray(image), to_picture, (FINE, FINE))
+    framed = warp(image, to_picture, (FINE, FINE))
     return framed, replace(face, landmarks=points, box_xyxy=face_box(points))
 
 
