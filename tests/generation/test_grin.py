@@ -5,7 +5,7 @@ from drawn_mouth import GAP, LIP, oval
 
 from skyreels_audio.faces.landmarks import coverage
 from skyreels_audio.generation.grain import Grain
-from skyreels_audio.generation.grin import Grin
+from skyreels_audio.generation.grin import Grin, without_teeth
 
 
 def test_teeth_are_what_is_white_between_lips(grin_picture: np.ndarray, grinning: np.ndarray) -> None:
@@ -36,6 +36,16 @@ def test_what_shines_beside_teeth_is_none(grin_picture: np.ndarray, grinning: np
     teeth[grin.part], without[grin.part] = grin.teeth_hw, grin.lips_hw3
     assert teeth[150, 160] == 1 and teeth[161:163, 159:161].max() < 0.01
     assert without[161:163, 159:161].max() < 190  # nor does it stay where lips are moved
+
+
+def test_an_open_mouth_without_its_teeth_is_dark(grin_picture: np.ndarray, grinning: np.ndarray) -> None:
+    without = without_teeth(grin_picture, grinning)
+    between = coverage(oval(36, 8, 40), (220, 320)) == 1
+    assert grin_picture[between].min() > 200 and without[between].max() < 120
+    assert np.array_equal(without[165:], grin_picture[165:])  # lips stay as they are
+    assert np.array_equal(without_teeth(grin_picture, grinning, 0.0), grin_picture)
+    grey = np.repeat(grin_picture.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+    assert np.array_equal(without_teeth(grey, grinning), grey)  # where teeth cannot be told from lips
 
 
 def test_grain_is_that_of_the_skin_anywhere() -> None:

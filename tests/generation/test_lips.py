@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from drawn_mouth import oval
 
 from skyreels_audio.generation.lips import Lips
 
@@ -55,3 +56,14 @@ def test_lips_turn_with_the_head(grin_picture: np.ndarray, grinning: np.ndarray)
     closed = np.rot90(Lips.of(points, side.shape).closed(side, 0.6))
     upright = Lips.of(grinning, grin_picture.shape).closed(grin_picture, 0.6)
     assert np.abs(closed.astype(int) - upright).max() <= 3
+
+
+def test_lips_of_a_wide_open_mouth_meet_along_a_level_line(grinning: np.ndarray) -> None:
+    """Not along the arch of its upper lip, which would be a frown."""
+    wide = grinning.copy()
+    wide[48:60], wide[60:68] = oval(60, 60, 12), oval(48, 44, 8)
+    lips = Lips.of(wide, (220, 320))
+    upper, falls = lips.within_2hw[0, 0] + lips.part.v_hw[0], lips.edges_2hw[0, 0]
+    inside = (lips.part.u_hw[0] > 6) & (lips.part.u_hw[0] < lips.part.width - 6)
+    assert float(upper[inside].max() - upper[inside].min()) > 25
+    assert float((upper + falls)[inside].max() - (upper + falls)[inside].min()) < 10

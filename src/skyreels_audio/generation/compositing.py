@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from skyreels_audio.faces import lip_aperture
@@ -51,7 +50,7 @@ from skyreels_audio.generation.face_decoder import (
     FaceDecoder,
 )
 from skyreels_audio.generation.grain import Grain
-from skyreels_audio.generation.grin import Grin
+from skyreels_audio.generation.grin import Grin, without_teeth
 from skyreels_audio.generation.lips import Lips
 from skyreels_audio.models import motion_autoencoder
 from skyreels_audio.models.inner_mouth import (
@@ -65,6 +64,7 @@ from skyreels_audio.models.motion_autoencoder import MOUTH_CHANNELS, Paint
 
 BATCH = 8  # frames that are decoded at once
 PAINT = 3, 1, 2, 1, 1, 1, 1  # channels of what a `Paint` has
+EVERYWHERE = [0, 1, SHARE, STRENGTH, INSIDE, OPEN]  # parts of a motion that every pixel needs: flow, and these
 LIPS, SHADED = (0.12, 0.55), (0.14, 0.2, 0.19)  # openness near lips that part, and what their edges lose by it, of 1
 CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  # in the crop, and each way, its pixels
 EVEN = 4.0  # crop pixels over which skin is even but for its grain
@@ -74,7 +74,7 @@ SURE = 3.0  # the same of teeth that a picture bares: half a tooth over half a l
 RED = 0.22, 0.36  # how far green is below red, over it, from which on what was taken for teeth is a lip
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
-STILL = 0.01  # below this eyes are left as they are
+STILL, UNMOVED = 0.01, 0.02  # below this eyes are left as they are, and, in pixels, all else
 
 # The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
 HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
@@ -103,24 +103,33 @@ class Aligned:
 
     def crop(self, picture_hw3: np.ndarray) -> np.ndarray:
         """The crop of this or another picture of the face, uint8 [H, W, 3]."""
-        return warp(Image.fromarray(picture_hw3), self.place, self.size)
+        return warp(picture_hw3, self.place, self.size)
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture [h, w, 3], the same with lips for its teeth, and how far pixels are teeth [h, w, 1]; all uint8."""
+    """What is moved: all uint8, of the picture's size.
+
+    Attributes:
+        picture: [h, w, 3].
+        toothless: the same with lips for its teeth.
+        teeth, between: how far pixels are teeth, and between lips [h, w, 1]; None where that is not known.
+    """
 
     picture: np.ndarray
     toothless: np.ndarray
-    teeth: np.ndarray
+    teeth: np.ndarray | None = None
+    between: np.ndarray | None = None
 
     def closed(self, lips: Lips, share: float) -> "Shown":
         """With lips that went a share of the way together; the same object where that is none."""
         if share <= 0:
             return self
-        picture, teeth = (lips.closed(each, share) for each in (self.picture, self.teeth))
+        picture = lips.closed(self.picture, share)
         toothless = picture if self.toothless is self.picture else lips.closed(self.toothless, share)
-        return Shown(picture, toothless, teeth)
+        return Shown(
+            picture, toothless, *(None if a is None else lips.closed(a, share) for a in (self.teeth, self.between))
+        )
 
 
 class Compositor:
@@ -138,7 +147,7 @@ class Compositor:
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
-        self.shown = Shown(picture_hw3, picture_hw3, np.zeros((*picture_hw3.shape[:2], 1), np.uint8))
+        self.shown = Shown(picture_hw3, picture_hw3)
         self.lips = None
         if face is not None and lip_aperture(face) > SILENT:
             self.lips = Lips.of(face, picture_hw3.shape)
@@ -155,10 +164,9 @@ class Compositor:
         low = np.clip(np.floor(corners.min(0)).astype(int), 0, [width - 1, height - 1])
         high = np.clip(np.ceil(corners.max(0)).astype(int) + 1, low + 1, [width, height])
         self.region = slice(low[1], high[1]), slice(low[0], high[0])
-        y, x = np.mgrid[low[1] : high[1], low[0] : high[0]] + 0.5
-        place = np.stack([x, y], -1) @ self.to_crop[:, :2].T + self.to_crop[:, 2]
-        self.crop_hw2 = torch.from_numpy(place.astype(np.float32))
-        self.here_hw2 = torch.from_numpy(np.stack([x, y], -1).astype(np.float32))
+        y, x = (torch.arange(a, b) + 0.5 for a, b in zip(low[::-1], high[::-1], strict=True))
+        self.here_hw2 = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+        self.crop_hw2 = _through(self.to_crop, self.here_hw2)
         reach = int(np.ceil(REACH * self.scale))
         self.origin = np.maximum(low - reach, 0)
         self.around = slice(self.origin[1], high[1] + reach), slice(self.origin[0], high[0] + reach)
@@ -171,13 +179,15 @@ class Compositor:
 
     def _bare(self, grin: Grin) -> None:
         """All bared teeth are upper ones, also where they are longer than the decoder thinks, and no lip moves them."""
-        toothless, teeth = self.shown.picture.copy(), self.shown.teeth.copy()
+        picture = self.shown.picture
+        toothless, teeth, between = picture.copy(), *(np.zeros((*picture.shape[:2], 1), np.uint8) for _ in range(2))
         toothless[grin.part] = grin.lips_hw3
         teeth[grin.part] = (255 * grin.teeth_hw[..., None]).round()
-        self.shown, self.decoder.toothless = Shown(self.shown.picture, toothless, teeth), True
+        between[grin.part] = (255 * grin.between_hw[..., None]).round()
+        self.shown, self.decoder.toothless = Shown(picture, toothless, teeth, between), True
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]
-        teeth_HW = torch.from_numpy(warp(Image.fromarray(teeth[..., 0]), place, self.decoder.shape) / 255).float()
+        teeth_HW = torch.from_numpy(warp(teeth[..., 0], place, self.decoder.shape) / 255).float()
         fixed, shown, unknown = self.decoder.fixed, FIXED.index(TEETH), FIXED.index(UNKNOWN)
         fixed[shown] = torch.maximum(fixed[shown], teeth_HW.to(fixed))
         fixed[unknown] = unknown_teeth(fixed[shown][None, None])[0, 0]
@@ -222,42 +232,45 @@ class Compositor:
         if self.head:
             at_hw2 = at_hw2 - self._head_flow(code_N)
         grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
-        face = F.grid_sample(self._rounded(motion_MHW)[None], grid[None], align_corners=False, padding_mode="border")[0]
-        within = (grid.abs().amax(-1) < 1).float()
-        face[:SHARE] *= within
-        for edge, sharp in ((SHARE, SHARP), (INSIDE, SHARP), (TEETH, SURE)):
-            face[edge] = (sharp * (face[edge] - 0.5) + 0.5).clamp(0, 1)
-        face[SHARE] *= within * face[STRENGTH]
-        source_hw2 = at_hw2 + face[:2].permute(1, 2, 0)
-        matrix = torch.from_numpy(self.place).float()
-        source_hw2 = source_hw2 @ matrix[:, :2].T + matrix[:, 2]
-        moving = (source_hw2 - self.here_hw2).abs().amax(-1) > 0.02
+        within = _within(grid, 1).float()
+        motion_MHW = self._rounded(motion_MHW)
+        right, down, share, strength, inside, opened = _read(motion_MHW[EVERYWHERE], grid)
+        share, inside = _sharper(SHARP, share) * within * strength, _sharper(SHARP, inside)
+        active = strength * within
+        source_hw2 = _through(self.place, at_hw2 + within[..., None] * torch.stack([right, down], -1))
+        moving = ~_within(source_hw2 - self.here_hw2, UNMOVED)
         result = self._sample(moved, source_hw2)
+        if shown.between is not None:
+            between = active * (self._sample(self._pixels(shown.between), source_hw2)[0] / 255).clamp(0, 1)
+            share, inside = torch.maximum(share, between), torch.maximum(inside, between)
         if self.decoder.toothless:
-            active = face[STRENGTH] * within
+            assert shown.teeth is not None
             result += (1 - active) * (self._sample(still, source_hw2) - result)  # at rest all is as it is shown
-            still_hw2 = at_hw2 @ matrix[:, :2].T + matrix[:, 2]
+            still_hw2 = _through(self.place, at_hw2)
             teeth_11hw = self._pixels(shown.teeth) / 255
             were, come = (self._sample(teeth_11hw, hw2)[0].clamp(0, 1) for hw2 in (still_hw2, source_hw2))
             stay = active * (1 - lips_met(code_N)) * were * come  # teeth come from teeth
-        painted = face[SHARE] > SOME
-        edge = self.shade * face[STRENGTH] * within * smoothstep(*LIPS, face[OPEN])
-        result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
-        drawn = painted | (moving & (face[INSIDE] > SOME))
+        changed = moving | (share > SOME)
+        if self.shade:
+            edge = self.shade * active * smoothstep(*LIPS, opened)
+            result *= 1 - edge * torch.tensor(SHADED).view(3, 1, 1)
+            changed |= edge > SOME
+        drawn = (share > SOME) | (moving & (inside > SOME))
         if drawn.any():
-            still_n2 = at_hw2[drawn] @ matrix[:, :2].T + matrix[:, 2]
+            still_n2 = _through(self.place, at_hw2[drawn])
             still_3n = self._sample(still, still_n2[None])[:, 0]
             red_n = (still_3n[0] - still_3n[1]) / still_3n[0].clamp(min=1)
-            face[TEETH, drawn] *= smoothstep(RED[1], RED[0], red_n)
+            paint_Mn = _read(motion_MHW[STRENGTH + 1 :], grid[drawn][None])[:, 0]
+            paint_Mn[INSIDE - STRENGTH - 1] = inside[drawn]
+            teeth_n = _sharper(SURE, paint_Mn[TEETH - STRENGTH - 1]) * smoothstep(RED[1], RED[0], red_n)
+            paint_Mn[TEETH - STRENGTH - 1] = teeth_n
             bared_11HW = motion_MHW[TEETH : TEETH + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
-            share_n, paint_Mn = face[SHARE, drawn], face[STRENGTH + 1 :, drawn]
-            result[:, drawn] = self._paint(result[:, drawn], share_n, paint_Mn, still_3n, light_17)
-            result[:, drawn] *= 1 + share_n * (1 - face[TEETH, drawn]) * self.grain.at(self.here_hw2[drawn])
+            result[:, drawn] = self._paint(result[:, drawn], share[drawn], paint_Mn, still_3n, light_17)
+            result[:, drawn] *= 1 + share[drawn] * (1 - teeth_n) * self.grain.at(self.here_hw2[drawn])
         if self.decoder.toothless:
             result += stay * (self._sample(still, still_hw2) - result)
         # Where nothing moves the picture's own bytes stay, not their resampling.
-        changed = moving | painted | (edge > SOME)
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
         out[self.region] = result.permute(1, 2, 0).numpy()
@@ -309,6 +322,29 @@ class Compositor:
         return weight[..., None] * moved * torch.from_numpy(self.size).float()
 
 
+def _read(maps_MHW: Tensor, grid_hw2: Tensor) -> Tensor:
+    """Maps of the face's box [M, h, w] at places of it, -1 to 1."""
+    return F.grid_sample(maps_MHW[None], grid_hw2[None], align_corners=False, padding_mode="border")[0]
+
+
+def _within(points_X2: Tensor, bound: float) -> Tensor:
+    """Whether both coordinates of points are less than that."""
+    x, y = points_X2.unbind(-1)  # torch's amax along so short an axis takes ten times as long
+    return (x.abs() < bound) & (y.abs() < bound)
+
+
+def _sharper(times: float, edge: Tensor) -> Tensor:
+    """A soft edge between 0 and 1, so many times as steep."""
+    return (times * (edge - 0.5) + 0.5).clamp(0, 1)
+
+
+def _through(matrix_23: np.ndarray, points_X2: Tensor) -> Tensor:
+    """Points [..., 2] through an affine map."""
+    (a, b, c), (d, e, f) = matrix_23.tolist()
+    x, y = points_X2.unbind(-1)
+    return torch.stack([a * x + b * y + c, d * x + e * y + f], -1)
+
+
 def _head_geometry(at_hw2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weight [h, w], depth [h, w] and place from the neck [h, w, 2] of points of the aligned frame (fractions)."""
     from_centre = (at_hw2 - torch.from_numpy(HEAD_CENTRE).float()) / torch.from_numpy(HEAD_AXES).float()
@@ -327,8 +363,10 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
         code_N[PRESSING] = 0  # lips have met by then, and would only become thin
         lips = Lips.of(aligned.landmarks, aligned.picture_hw3.shape)
         _, share_1 = close(code_N[None], lips.aperture)
-        closed = lips.closed(aligned.picture_hw3, strength * float(share_1))
-        aligned = Aligned(closed, aligned.place, aligned.size)
+        picture_hw3 = aligned.picture_hw3
+        if lips.aperture > SILENT:  # teeth of what was said before are debris on other lips
+            picture_hw3 = without_teeth(picture_hw3, aligned.landmarks, strength)
+        aligned = Aligned(lips.closed(picture_hw3, strength * float(share_1)), aligned.place, aligned.size)
     compositor = Compositor(aligned, vae, eyes=False, head=False)
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
     # Lips that are to meet do, also where the decoder is not sure how far they are apart in the frame.

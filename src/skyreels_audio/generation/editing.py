@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from skyreels_audio.faces.align import feather, paste
 from skyreels_audio.faces.warp import warp
@@ -74,7 +73,7 @@ def cut(plan: Plan, progress: Progress | None = None) -> tuple[np.ndarray, np.nd
     known_FHW = on_disc((count, *plan.size), np.bool_)
     frames = frames_at(plan.path, plan.info, plan.order[plan.start : plan.start + count])
     for index, (frame, place, box) in enumerate(zip(frames, plan.places, plan.boxes, strict=True)):
-        crops_FHWC[index] = warp(Image.fromarray(frame.rgb()), place, plan.size)
+        crops_FHWC[index] = warp(frame.rgb(), place, plan.size)
         known_FHW[index] = ~inside(box if index else None, plan.size)
         if progress is not None:
             progress("crop", index + 1, count)
@@ -168,8 +167,9 @@ def _edit_by_motion(
             if plan.faults[number] is not None:
                 yield frame
                 continue
-            aligned = Aligned(frame.rgb(), plan.places[index], plan.size, landmarks=plan.landmarks[index])
-            yield frame.repainted(edit_mouth(aligned, codes_FN[index], pipe.vae, float(strengths[number])))
+            shown = frame.rgb()
+            aligned = Aligned(shown, plan.places[index], plan.size, landmarks=plan.landmarks[index])
+            yield frame.repainted(edit_mouth(aligned, codes_FN[index], pipe.vae, float(strengths[number])), shown)
             if progress is not None:
                 progress("decode", number + 1, len(plan.order))
 

@@ -83,7 +83,10 @@ class FaceDecoder:
             result[chosen, STRENGTH, rows] += strength[:, 0]
             inside = motion.inside_B1HW
             bared = motion.bared_B1HW
-            teeth = *fit_rigid(motion.place_B2HW, motion.gap_B1HW, inside), bared, opening(inside), unknown_teeth(bared)
+            place_B2HW, gap_B1HW = fit_rigid(motion.place_B2HW, motion.gap_B1HW, inside)
+            lowest_B111 = torch.where(inside > 0.5, place_B2HW[:, 1:], 0).amax((1, 2, 3), keepdim=True)
+            gap_B1HW = torch.maximum(gap_B1HW, lowest_B111 - 1)  # where lips are open wider, the tongue is seen
+            teeth = place_B2HW, gap_B1HW, bared, opening(inside), unknown_teeth(bared)
             painted = torch.cat([motion.colour_B3HW, inside, *teeth], 1)
             unmoved = torch.maximum(motion.painted_B1HW, inside) if self.toothless else motion.unmoved()
             result[chosen, SHARE, rows] += (unmoved * weight[rows])[:, 0]

@@ -23,7 +23,9 @@ STRETCH = 0.22  # and at most this share of its distance from the nose; skin abo
 RIM = 0.004  # of the face's height, by which each lip goes further: edges by landmarks lie within what shines of teeth
 SOFT = 0.006  # of the face's height, how soft the edge of a lip is that covers something
 SHADE = 0.15  # what lips lose of their light where they touch
-CHEEKS = 1.9  # half widths of the mouth up to which the jaw takes skin along
+CORNERS = 0.06  # of its width, by which an open mouth reaches beyond its corners by landmarks
+FLAT = 0.75  # how far the line along which lips meet is as high at its ends as where it is highest
+CHEEKS, JAW = 1.9, (4, 12)  # half widths of the mouth, or else points of the jaw, up to which it takes skin along
 NECK = 0.14  # of the face's height below the chin up to which it does
 LIP = 0.5  # share of the way to the chin over which what follows the lip's edge becomes what follows the jaw
 
@@ -56,20 +58,30 @@ class Lips:
         height, points = face_height(landmarks), as_68(landmarks).astype(np.float64)
         inner = lip_contours(landmarks)[1][:, :2].astype(np.float64)
         half = len(inner) // 2
+        inner[[0, half]] += CORNERS * np.stack([inner[0] - inner[half], inner[half] - inner[0]])
         left, right, chin, nose = inner[0], inner[half], points[CHIN], points[NOSE_BASE]
-        sideways, down = CHEEKS * (right - left) / 2, NECK * height * _unit(chin - nose)
-        ends = np.stack([at + side for at in (nose, (left + right) / 2, chin + down) for side in (-sideways, sideways)])
+        across, down = _unit(right - left), NECK * height * _unit(chin - nose)
+        middle, widest = (left + right) / 2, CHEEKS * float(np.linalg.norm(right - left)) / 2
+        # The jaw, which is wider than a round mouth, takes along what lies before it, on either side.
+        reaches = [
+            max(widest, float(side * (points[at] - middle) @ across)) for side, at in zip((-1, 1), JAW, strict=True)
+        ]
+        ends = np.stack([at + by * across for at in (nose, middle, chin + down) for by in (-reaches[0], reaches[1])])
         part = Part.around(ends, left, right, shape)
         upper, lower = part.line(inner[: half + 1]), part.line(np.r_[inner[:1], inner[: half - 1 : -1]])
         lower = torch.maximum(upper, lower)
-        u, v, reach = part.u_hw - part.width / 2, part.v_hw, CHEEKS * part.width / 2
+        u, v = part.u_hw - part.width / 2, part.v_hw
+        reach = torch.where(u < 0, reaches[0], reaches[1])
         (_, at_nose), (_, at_chin) = part.own(nose), part.own(chin)
         gap = lower - upper
         apart = smoothstep(0, 2 * RIM * height, gap)
         rim = RIM * height * apart
         to_nose = (upper - at_nose).clamp(min=1)
-        falls = torch.minimum(UPPER * gap, STRETCH * to_nose)
-        rises = gap - falls
+        # Lips of a mouth that was wide open would meet along an arch: its corners are drawn up with the jaw.
+        line = upper + torch.minimum(UPPER * gap, STRETCH * to_nose)
+        beside = ((u.abs() - part.width / 2) / (reach - part.width / 2)).clamp(0, 1)
+        line = torch.lerp(line, line.amin(), FLAT * (1 - beside.square()).square())
+        falls, rises = line - upper, lower - line
         jaw = rises.amax() * (1 - (u / reach).square()).clamp(min=0).square()
         to_chin = (v - lower) / (at_chin - lower).clamp(min=1)
         falls, rises = falls + rim, rises + rim
