@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from skyreels_audio.faces import lip_aperture
-from skyreels_audio.faces.landmarks import CHIN, NOSE_BASE, as_68, face_height, lip_contours
+from skyreels_audio.faces.landmarks import CHIN, MESH_POINTS, NOSE_BASE, as_68, face_height, lip_contours
 from skyreels_audio.generation.part import Part, as_bytes, sample
 from skyreels_audio.models.inner_mouth import smoothstep
 
 UPPER = 0.4  # share of the way that the upper lip goes,
 STRETCH = 0.22  # and at most this share of its distance from the nose; skin above it is drawn out by half as much again
-RIM = 0.004  # of the face's height, by which each lip goes further: edges by landmarks lie within what shines of teeth
+RIM = 0.006  # of the face's height, by which each lip goes further: edges by landmarks lie within what shines of teeth
 SOFT = 0.006  # of the face's height, how soft the edge of a lip is that covers something
 SHADE = 0.15  # what lips lose of their light where they touch
+TOO_HIGH = 0.15  # of what lips are apart: by which the mesh has an upper lip's edge too high, more in some pictures
 CORNERS = 0.06  # of its width, by which an open mouth reaches beyond its corners by landmarks
 FLAT = 0.75  # how far the line along which lips meet is as high at its ends as where it is highest
 CHEEKS, JAW = 1.9, (4, 12)  # half widths of the mouth, or else points of the jaw, up to which it takes skin along
@@ -58,6 +59,8 @@ class Lips:
         height, points = face_height(landmarks), as_68(landmarks).astype(np.float64)
         inner = lip_contours(landmarks)[1][:, :2].astype(np.float64)
         half = len(inner) // 2
+        if len(landmarks) == MESH_POINTS:
+            inner[1:half] += TOO_HIGH * (inner[:half:-1] - inner[1:half])
         inner[[0, half]] += CORNERS * np.stack([inner[0] - inner[half], inner[half] - inner[0]])
         left, right, chin, nose = inner[0], inner[half], points[CHIN], points[NOSE_BASE]
         across, down = _unit(right - left), NECK * height * _unit(chin - nose)
