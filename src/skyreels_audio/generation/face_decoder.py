@@ -24,6 +24,7 @@ OPEN, UNKNOWN = (PARTS.index(name) for name in ("open", "unknown"))
 FIXED = [PARTS.index(name) for name in ("across", "below", "bared", "unknown")]  # the same in all frames of a picture
 OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
 FADE = 10  # pixels of the box over which an edit ends at its border
+BELOW = 1.4  # place below which a mouth that is open wider than the jaw shows the tongue; edges of upper teeth are at 1
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
 ASLEEP = 0.01  # say below which nothing is decoded
 
@@ -85,7 +86,7 @@ class FaceDecoder:
             bared = motion.bared_B1HW
             place_B2HW, gap_B1HW = fit_rigid(motion.place_B2HW, motion.gap_B1HW, inside)
             lowest_B111 = torch.where(inside > 0.5, place_B2HW[:, 1:], 0).amax((1, 2, 3), keepdim=True)
-            gap_B1HW = torch.maximum(gap_B1HW, lowest_B111 - 1)  # where lips are open wider, the tongue is seen
+            gap_B1HW = torch.maximum(gap_B1HW, lowest_B111 - BELOW)  # where lips are open wider, the tongue is seen
             teeth = place_B2HW, gap_B1HW, bared, opening(inside), unknown_teeth(bared)
             painted = torch.cat([motion.colour_B3HW, inside, *teeth], 1)
             unmoved = torch.maximum(motion.painted_B1HW, inside) if self.toothless else motion.unmoved()
