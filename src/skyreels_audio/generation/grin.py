@@ -18,8 +18,9 @@ WHITE = 0.45, 0.6  # brightness over that of white in a face's light, between wh
 EDGE, SPREAD = 0.006, 0.03  # of the face's height: teeth shine that far into lips; and what lips are smoothed by
 SOME, SPECK, EVEN = 0.3, 0.012, 0.004  # of a pixel; of the face's height: what is smaller is no tooth; edges of teeth
 SOFT, DEEP, SHADE = 0.01, (0.5, 0.95), 0.6  # of the face's height; how far between lips it gets darker, and by what
-SHINE, NEAR = 0.012, 0.015  # of the face's height: how far teeth of videos shine, and whence comes what covers them
-PALE, LESS_RED = (0.45, 0.65), (0.08, 0.2)  # brightness of such teeth over that of lips; how much less red they are
+SHINE, NEAR, EVENLY = 0.012, 0.015, 0.008  # of the face's height: how far teeth of videos shine; whence comes what
+# covers them; and their edges
+PALE, LESS_RED = (0.4, 0.6), (0.04, 0.14)  # brightness of such teeth over that of lips; how much less red they are
 GAP = 0.4, 0.9  # how far between lips there is a gap, which is dark
 
 
@@ -66,7 +67,7 @@ def without_teeth(picture_HW3: np.ndarray, landmarks: np.ndarray, share: float =
     grey_hw = shown_hw3.mean(2)
     less_red_hw = _ramp(*LESS_RED, np.median(red_hw[lips_hw]) - red_hw)
     pale_hw = near_hw * less_red_hw * _ramp(*PALE, grey_hw / np.median(grey_hw[lips_hw]).clip(1))
-    teeth_hw1 = gaussian_filter(maximum_filter(pale_hw, 2 * round(EDGE * height) + 1), EVEN * height)[..., None]
+    teeth_hw1 = gaussian_filter(maximum_filter(pale_hw, 2 * round(EDGE * height) + 1), EVENLY * height)[..., None]
     weights_hw1 = (1 - teeth_hw1).clip(0.01)
     sums_hw4 = gaussian_filter(np.dstack([shown_hw3 * weights_hw1, weights_hw1]), (NEAR * height, NEAR * height, 0))
     deep_hw1 = _ramp(*GAP, gaussian_filter(mouth.inner_hw, SOFT * height))[..., None]
