@@ -148,6 +148,7 @@ class Compositor:
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
         self.shown = Shown(picture_hw3, picture_hw3)
+        self.roundness = min(max(2 - 2 * aligned.aperture / BARED, 0.0), 1.0)
         self.lips = None
         if face is not None and lip_aperture(face) > SILENT:
             self.lips = Lips.of(face, picture_hw3.shape)
@@ -172,7 +173,6 @@ class Compositor:
         self.around = slice(self.origin[1], high[1] + reach), slice(self.origin[0], high[0] + reach)
         # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
-        self.roundness = min(max(2 - 2 * aligned.aperture / BARED, 0.0), 1.0)
         self.eyes = [] if face is None or not eyes else [Eye.of(face, points, picture_hw3.shape) for points in EYES]
         if head:
             self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
@@ -183,7 +183,8 @@ class Compositor:
         toothless, teeth, between = picture.copy(), *(np.zeros((*picture.shape[:2], 1), np.uint8) for _ in range(2))
         toothless[grin.part] = grin.lips_hw3
         teeth[grin.part] = (255 * grin.teeth_hw[..., None]).round()
-        between[grin.part] = (255 * grin.between_hw[..., None]).round()
+        # What lips that are hardly apart show between them may as well be closed by the decoder.
+        between[grin.part] = (255 * (1 - self.roundness) * grin.between_hw[..., None]).round()
         self.shown, self.decoder.toothless = Shown(picture, toothless, teeth, between), True
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]
