@@ -67,3 +67,12 @@ def test_lips_of_a_wide_open_mouth_meet_along_a_level_line(grinning: np.ndarray)
     inside = (lips.part.u_hw[0] > 6) & (lips.part.u_hw[0] < lips.part.width - 6)
     assert float(upper[inside].max() - upper[inside].min()) > 25
     assert float((upper + falls)[inside].max() - (upper + falls)[inside].min()) < 10
+
+
+def test_lips_of_a_smile_meet_along_its_curve(grinning: np.ndarray) -> None:
+    smiling = grinning.copy()
+    smiling[48:68, 1] += 30 - 30 * ((smiling[48:68, 0] - 160) / 48) ** 2
+    lips = Lips.of(smiling, (220, 320))
+    upper, falls = lips.within_2hw[0, 0] + lips.part.v_hw[0], lips.edges_2hw[0, 0]
+    middle, end = (int((lips.part.u_hw[0] - at * lips.part.width).abs().argmin()) for at in (0.5, 0.05))
+    assert float((upper + falls)[middle] - (upper + falls)[end]) > 6

@@ -25,7 +25,6 @@ SOFT = 0.006  # of the face's height, how soft the edge of a lip is that covers 
 SHADE = 0.15  # what lips lose of their light where they touch
 TOO_HIGH = 0.15  # of what lips are apart: by which the mesh has an upper lip's edge too high, more in some pictures
 CORNERS = 0.06  # of its width, by which an open mouth reaches beyond its corners by landmarks
-FLAT = 0.75  # how far the line along which lips meet is as high at its ends as where it is highest
 CHEEKS, JAW = 1.9, (4, 12)  # half widths of the mouth, or else points of the jaw, up to which it takes skin along
 NECK = 0.14  # of the face's height below the chin up to which it does
 LIP = 0.5  # share of the way to the chin over which what follows the lip's edge becomes what follows the jaw
@@ -83,7 +82,8 @@ class Lips:
         # Lips of a mouth that was wide open would meet along an arch: its corners are drawn up with the jaw.
         line = upper + torch.minimum(UPPER * gap, STRETCH * to_nose)
         beside = ((u.abs() - part.width / 2) / (reach - part.width / 2)).clamp(0, 1)
-        line = torch.lerp(line, line.amin(), FLAT * (1 - beside.square()).square())
+        arch = line.clamp(max=0)  # a smile's line, which hangs, stays
+        line = line + (arch.amin() - arch) * (1 - beside.square()).square()
         falls, rises = line - upper, lower - line
         jaw = rises.amax() * (1 - (u / reach).square()).clamp(min=0).square()
         to_chin = (v - lower) / (at_chin - lower).clamp(min=1)
