@@ -65,3 +65,13 @@ assert torch.get_num_threads() == 1
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_waiting_threads_sleep_unless_asked_to_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked, policy in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that nothing else changes
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked or "")
+        if asked is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY")
+        bound_threads()
+        assert os.environ["OMP_WAIT_POLICY"] == policy
