@@ -18,8 +18,8 @@ WHITE = 0.45, 0.6  # brightness over that of white in a face's light, between wh
 EDGE, SPREAD = 0.006, 0.03  # of the face's height: teeth shine that far into lips; and what lips are smoothed by
 SOME, SPECK, EVEN = 0.3, 0.012, 0.004  # of a pixel; of the face's height: what is smaller is no tooth; edges of teeth
 SOFT, DEEP, SHADE = 0.01, (0.5, 0.95), 0.6  # of the face's height; how far between lips it gets darker, and by what
-SHINE, NEAR, EVENLY = 0.012, 0.015, 0.008  # of the face's height: how far teeth of videos shine; whence comes what
-# covers them; and their edges
+# Of the face's height: how far teeth of videos shine, whence comes what covers them, and how soft their edges are.
+SHINE, NEAR, EVENLY = 0.012, 0.015, 0.008
 PALE, LESS_RED = (0.4, 0.6), (0.04, 0.14)  # brightness of such teeth over that of lips; how much less red they are
 GAP = 0.4, 0.9  # how far between lips there is a gap, which is dark
 
