@@ -38,8 +38,7 @@ from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.generation.sampling import sample, set_timesteps
 from skyreels_audio.generation.step import Batched, TransformerVelocity
 from skyreels_audio.generation.windows import Windows
-from skyreels_audio.models.sync_expert import load_sync_expert
-from skyreels_audio.models.syncnet import SyncExpert, face_crops
+from skyreels_audio.models.syncnet import SyncNet, face_crops, load_sync_expert
 from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 from skyreels_audio.synthetic.render import Renderer
 from skyreels_audio.training.flow import FlowTask
@@ -112,7 +111,7 @@ def animated(transformer: Any, mouths: Mouths, scale: float, editing: bool = Fal
 
 
 @torch.no_grad()
-def synchrony(grey_BFHW: Tensor, mouths: Mouths, expert: SyncExpert) -> Clips:
+def synchrony(grey_BFHW: Tensor, mouths: Mouths, expert: SyncNet) -> Clips:
     """Sync-C and Sync-D of the held-out clips, and whether their offset is found within one frame of 0.
 
     What the expert sees beside the mouth is the first frame.
@@ -138,7 +137,7 @@ def mouth_error(made_BFHW: Tensor, true_BFHW: Tensor, mouths: Mouths) -> Clips:
     return {"lips": (-10 * error.clamp(min=1e-6).log10()).tolist()}
 
 
-def trainings(mouths: Mouths, work: Path, expert: SyncExpert, found: dict[str, Clips], keep: Callable) -> None:
+def trainings(mouths: Mouths, work: Path, expert: SyncNet, found: dict[str, Clips], keep: Callable) -> None:
     """Add to ``found`` every recipe's figures, the base's at each scale of audio guidance; ``keep`` after each."""
     for name in RECIPES:
         wanted = {f"{name}, audio guidance {scale:g}": scale for scale in (SCALES if name == "base" else (3.0,))}
@@ -162,7 +161,7 @@ def trainings(mouths: Mouths, work: Path, expert: SyncExpert, found: dict[str, C
         keep()
 
 
-def tiny_guidance(model: Path, cases: int, expert: SyncExpert) -> dict[str, Clips]:
+def tiny_guidance(model: Path, cases: int, expert: SyncNet) -> dict[str, Clips]:
     """weights/tiny on held-out drawn people and voices at each scale of audio guidance, heads still."""
     pipe = SkyReelsAudioPipeline.from_pretrained(str(model))
     pipe.set_progress_bar_config(disable=True)

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from skyreels_audio.evaluation.held_out import portrait, speaking_motion, true_video, voice
+from skyreels_audio.evaluation.subjects import drawn
+from skyreels_audio.faces import face_box
 from skyreels_audio.media import InputError
-from skyreels_audio.models import sync_expert, syncnet
-from skyreels_audio.models.sync_expert import load_sync_expert
-from skyreels_audio.models.syncnet import Sync, SyncNet, face_crops, mfcc
+from skyreels_audio.models import syncnet
+from skyreels_audio.models.syncnet import Sync, SyncNet, face_crops, load_sync_expert, mfcc
+from skyreels_audio.synthetic.render import Renderer
 
 # Of the published syncnet_v2.model: index of a layer in its tower → shape of its weight.
 AUDIO = {0: (64, 1, 3, 3), 4: (192, 64, 3, 3), 8: (384, 192, 3, 3), 11: (256, 384, 3, 3), 14: (256, 256, 3, 3)}
@@ -107,12 +110,39 @@ def test_too_short_a_clip_is_refused():
 
 def test_without_weights_one_sentence_says_so(monkeypatch, tmp_path):
     load_sync_expert.cache_clear()
-    monkeypatch.setattr(sync_expert, "bundled", lambda path: tmp_path)
+    monkeypatch.setattr(syncnet, "bundled", lambda path: tmp_path)
     with pytest.raises(InputError, match="No sync expert ships"):
         load_sync_expert()
     tiny().save_pretrained(tmp_path)
     assert load_sync_expert().config.embedding == 16
     load_sync_expert.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def spoken() -> tuple[np.ndarray, np.ndarray]:
+    """Crops [F, H, W, 3] of somebody who was never seen, and what they say in a voice never heard."""
+    renderer = Renderer(192)
+    subject, _ = drawn("test", 1, "realistic")
+    said = voice(1, 3.0)
+    _, landmarks = portrait(renderer, subject)
+    shown, _ = true_video(renderer, subject, speaking_motion(said, 1))
+    return face_crops(shown.frames, np.tile(face_box(landmarks), (len(shown.frames), 1))), said.waveform
+
+
+@pytest.mark.parametrize("late", [-6, 0, 6])
+def test_what_ships_tells_by_how_much_the_sound_is_late(spoken, late):
+    crops, sound = spoken
+    moved = np.roll(np.pad(sound, 16000), 640 * late)[16000 : 16000 + len(sound)]
+    assert abs(load_sync_expert().offset_and_confidence(crops, moved).offset - late) <= 1
+
+
+def test_evaluation_and_curation_ask_it_where_no_public_weights_are_given():
+    from skyreels_audio.curation.synchrony import Synchrony
+    from skyreels_audio.evaluation.measure import sync_expert
+
+    stage = Synchrony(method="expert")
+    stage.check()
+    assert sync_expert(None) is load_sync_expert() and stage._expert is load_sync_expert()
 
 
 def test_mfcc_are_those_of_the_library_that_syncnet_was_trained_with():

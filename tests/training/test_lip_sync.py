@@ -85,7 +85,7 @@ def test_lips_that_say_the_sound_lose_less(sync, spoken, monkeypatch):
         return float(sync(*given, coefficients.roll(4 * late, 1).expand(4, -1, -1), stretches).mean())
 
     own = loss(0)
-    assert all(own < loss(late) - 0.01 for late in (-12, -8, 8, 12))
+    assert all(own < loss(late) - 0.1 for late in (-12, -8, 8, 12))
 
 
 def test_a_step_along_the_gradient_brings_lips_and_sound_together(sync, spoken, monkeypatch):

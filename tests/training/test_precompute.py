@@ -117,7 +117,7 @@ def test_a_folder_becomes_a_manifest(made):
 
 
 def test_an_offset_is_believed_only_where_the_expert_is_sure(tmp_path, monkeypatch):
-    from skyreels_audio.models import sync_expert
+    from skyreels_audio.models import syncnet
 
     write_video(tmp_path / "v.mp4", 25, 2.4)
     boxes = np.tile(np.array([40, 30, 120, 130], np.float32), (60, 1))
@@ -125,7 +125,7 @@ def test_an_offset_is_believed_only_where_the_expert_is_sure(tmp_path, monkeypat
     for confidence, offset, told in ((0.9, 4, 4.0), (0.01, 4, None), (0.9, 1, None)):
         sync = Sync(offset, confidence, 1.0, np.zeros(31))
         expert = SimpleNamespace(offset_and_confidence=lambda faces, sound, sync=sync: sync)
-        monkeypatch.setattr(sync_expert, "load_sync_expert", lambda expert=expert: expert)
+        monkeypatch.setattr(syncnet, "load_sync_expert", lambda expert=expert: expert)
         found = judged(tmp_path / "v.mp4", row, tone(2.4))
         assert (found.sync_offset, found.sync_confidence) == (told, confidence)
 

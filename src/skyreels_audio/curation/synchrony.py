@@ -32,9 +32,9 @@ MELS = 24
 CONTEXT = 5  # frames of sound before and after the one that is predicted
 OFFSETS = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
 DRIFTS = np.arange(-12, 13)  # frames by which an offset may change during the clip; more is chance
-EXPERT_SHARE = 0.7  # of the agreement; with GAIN and the recipe's limit chosen on half A of benchmarks/curation.py
+EXPERT_SHARE = 0.9  # of the agreement; with GAIN and the recipe's limit chosen on half A of benchmarks/curation.py
 WANDERING = 4  # frames by which an offset that wanders changes at least: it is known to one or two
-GAIN = 0.065  # by which a changing offset must explain lips better than a constant one before it counts
+GAIN = 0.04  # by which a changing offset must explain lips better than a constant one before it counts
 LEAST_AGREEMENT = 0.05  # below it there is nothing to gain on
 
 
@@ -47,7 +47,7 @@ class Synchrony(Stage):
     """
 
     name: ClassVar[str] = "synchrony"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     method: Literal["both", "expert"] = "both"
     weights: Path | None = None
     _expert: Any = PrivateAttr(None)
@@ -58,8 +58,7 @@ class Synchrony(Stage):
         self.setup()  # small, and it says itself what is missing
 
     def setup(self) -> None:
-        from skyreels_audio.models.sync_expert import load_sync_expert
-        from skyreels_audio.models.syncnet import SyncNet
+        from skyreels_audio.models.syncnet import SyncNet, load_sync_expert
 
         expert: Any = load_sync_expert() if self.weights is None else SyncNet.from_public(self.weights)
         self._expert = expert.to("cuda" if self.gpus else "cpu")

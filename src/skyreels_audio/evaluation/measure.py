@@ -155,8 +155,7 @@ def network(name: str, path: Path) -> Any:
 @cache
 def sync_expert(syncnet: Path | None) -> Any:
     """The published SyncNet of a file, or our own; raises InputError where there is none."""
-    from skyreels_audio.models.sync_expert import load_sync_expert
-    from skyreels_audio.models.syncnet import SyncNet
+    from skyreels_audio.models.syncnet import SyncNet, load_sync_expert
 
     return load_sync_expert() if syncnet is None else SyncNet.from_public(syncnet)
 

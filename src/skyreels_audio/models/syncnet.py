@@ -1,7 +1,8 @@
 """Sync experts: do these lips say this sound, and by how many frames is it off?
 
 `SyncNet` is that of Chung & Zisserman, "Out of time: automated lip sync in the wild", 2016: the published weights
-(`syncnet_v2.model`), and smaller ones that `train` makes. Distances of different weights are on different scales.
+(`syncnet_v2.model`), and smaller ones that `train` makes, of which one ships. Distances of different weights are on
+different scales.
 
 Shapes: N windows of 5 frames (0.2 s), F frame at 25 per second, H W pixels, n samples at 16 kHz, M frame of 10 ms,
 D width of the embedding.
@@ -10,6 +11,7 @@ D width of the embedding.
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from skyreels_audio.bundled import bundled
 from skyreels_audio.media import SAMPLE_RATE, InputError
 
 FRAMES_PER_SECOND = 25
@@ -51,78 +54,7 @@ class Sync:
     distances: np.ndarray
 
 
-class SyncExpert(ModelMixin, ConfigMixin):
-    """Two maps, of five frames of a face and of 0.2 s of sound, into one space; and what distances in it say.
-
-    Its configuration has ``side``, ``region`` and ``zero_edges`` (see `SyncNet`).
-    """
-
-    config: Any
-
-    def embed_pictures(self, pictures_B3FHW: Tensor) -> Tensor:
-        """Embeddings of every window of five frames [B, F - 4, D] of what `crop` made of the faces."""
-        raise NotImplementedError
-
-    def embed_audio(self, mfcc_BCM: Tensor) -> Tensor:
-        """Embeddings of every window of 0.2 s, one per frame [B, N, D], of coefficients [B, 13, M] (`mfcc`)."""
-        raise NotImplementedError
-
-    def embed_clip(self, faces_FHWC: Tensor) -> Tensor:
-        """Embeddings [F - 4, D] of the face crops (uint8 RGB) of a clip of any length."""
-        raise NotImplementedError
-
-    def crop(self, faces_BFHWC: Tensor) -> Tensor:
-        """The region of face crops in the network's own size: float [B, 3, F, side, side], 0 … 255."""
-        height, width = faces_BFHWC.shape[2:4]
-        left, top, right, bottom = (
-            round(share * size) for share, size in zip(self.config.region, 2 * (width, height), strict=True)
-        )
-        frames = faces_BFHWC[:, :, top:bottom, left:right].permute(0, 1, 4, 2, 3).float()
-        side = self.config.side
-        if frames.shape[-2:] != (side, side):
-            flat = F.interpolate(frames.flatten(0, 1), (side, side), mode="bilinear", antialias=True)
-            frames = flat.unflatten(0, frames.shape[:2])
-        return frames.transpose(1, 2)
-
-    @torch.no_grad()
-    def offset_and_confidence(self, faces_FHWC: np.ndarray, audio_n: np.ndarray, shifts: int = 15) -> Sync:
-        """How well lips and sound agree, and at which offset best.
-
-        Args:
-            faces_FHWC: uint8 RGB face crops at 25 frames per second (`face_crops`).
-            audio_n: mono float sound at 16 kHz that begins with the first frame.
-            shifts: how many frames the sound is moved either way.
-
-        Raises:
-            ValueError: the clip is shorter than six frames.
-        """
-        frames = min(len(faces_FHWC), int(len(audio_n) / SAMPLE_RATE * FRAMES_PER_SECOND + 1e-6))
-        windows = frames - WINDOW
-        if windows < 1:
-            raise ValueError(f"a sync expert needs at least {WINDOW + 1} frames with their sound, not {frames}")
-        faces = torch.from_numpy(np.ascontiguousarray(faces_FHWC[:frames])).to(self.device)
-        lips_ND = self.embed_clip(faces)[:windows].float()
-        sound_ND = self.embed_audio(torch.from_numpy(mfcc(audio_n))[None].to(self.device))[0, :windows].float()
-        return self.compare(lips_ND, sound_ND, shifts)
-
-    def compare(self, lips_ND: Tensor, sound_ND: Tensor, shifts: int = 15) -> Sync:
-        """What embeddings of the same windows say, one per frame."""
-        windows = min(len(lips_ND), len(sound_ND))
-        padded = F.pad(sound_ND[:windows], (0, 0, shifts, shifts))
-        shifted_NSD = padded.unfold(0, 2 * shifts + 1, 1).transpose(1, 2)
-        distances_NS = F.pairwise_distance(lips_ND[:windows, None], shifted_NSD).cpu()
-        if not self.config.zero_edges:
-            place = torch.arange(windows)[:, None] + torch.arange(-shifts, shifts + 1)
-            distances_NS = distances_NS.masked_fill((place < 0) | (place >= windows), torch.nan)
-        distances_S = distances_NS.nanmean(0).nan_to_num(torch.inf)
-        best = int(distances_S.argmin())
-        known = distances_S[distances_S.isfinite()]
-        return Sync(
-            best - shifts, float(known.median() - distances_S[best]), float(distances_S[best]), distances_S.numpy()
-        )
-
-
-class SyncNet(SyncExpert):
+class SyncNet(ModelMixin, ConfigMixin):
     """Two towers, one for five frames of a face, one for 0.2 s of sound, that meet in one space.
 
     Args:
@@ -135,6 +67,8 @@ class SyncNet(SyncExpert):
         zero_edges: as the published tool does, compare with zeros where shifted sound is past the clip's ends; else
             these places do not count.
     """
+
+    config: Any
 
     @register_to_config
     def __init__(
@@ -198,6 +132,7 @@ class SyncNet(SyncExpert):
         return self.embed_pictures(self.crop(faces_BFHWC))
 
     def embed_pictures(self, pictures_B3FHW: Tensor) -> Tensor:
+        """Embeddings of every window of five frames [B, F - 4, D] of what `crop` made of the faces."""
         pictures = pictures_B3FHW.to(self.dtype)
         if self.config.normalise:
             std, mean = torch.std_mean(pictures, dim=(1, 3, 4), keepdim=True)
@@ -208,19 +143,88 @@ class SyncNet(SyncExpert):
         return self._embed(self.netfclip, hidden_BCN.transpose(1, 2))
 
     def embed_clip(self, faces_FHWC: Tensor) -> Tensor:
+        """Embeddings [F - 4, D] of the face crops (uint8 RGB) of a clip of any length."""
         # In pieces, since the first layers hold fifty times what the frames do; a piece begins where a window does.
         starts = range(0, max(len(faces_FHWC) - WINDOW + 1, 1), 100)
         pieces = [faces_FHWC[None, at : at + 100 + WINDOW - 1] for at in starts]
         return torch.cat([self.embed_faces(piece)[0] for piece in pieces])
 
     def embed_audio(self, mfcc_BCM: Tensor) -> Tensor:
+        """Embeddings of every window of 0.2 s, one per frame [B, N, D], of coefficients [B, 13, M] (`mfcc`)."""
         windows = mfcc_BCM.unfold(2, MFCC_WINDOW, MFCC_PER_FRAME).transpose(1, 2)  # B, N, 13, 20
         hidden = self.netcnnaud(windows.flatten(0, 1).unsqueeze(1).to(self.dtype)).flatten(1)
         return self._embed(self.netfcaud, hidden.unflatten(0, windows.shape[:2]))
 
+    def crop(self, faces_BFHWC: Tensor) -> Tensor:
+        """The region of face crops in the network's own size: float [B, 3, F, side, side], 0 … 255."""
+        height, width = faces_BFHWC.shape[2:4]
+        left, top, right, bottom = (
+            round(share * size) for share, size in zip(self.config.region, 2 * (width, height), strict=True)
+        )
+        frames = faces_BFHWC[:, :, top:bottom, left:right].permute(0, 1, 4, 2, 3).float()
+        side = self.config.side
+        if frames.shape[-2:] != (side, side):
+            flat = F.interpolate(frames.flatten(0, 1), (side, side), mode="bilinear", antialias=True)
+            frames = flat.unflatten(0, frames.shape[:2])
+        return frames.transpose(1, 2)
+
+    @torch.no_grad()
+    def offset_and_confidence(self, faces_FHWC: np.ndarray, audio_n: np.ndarray, shifts: int = 15) -> Sync:
+        """How well lips and sound agree, and at which offset best.
+
+        Args:
+            faces_FHWC: uint8 RGB face crops at 25 frames per second (`face_crops`).
+            audio_n: mono float sound at 16 kHz that begins with the first frame.
+            shifts: how many frames the sound is moved either way.
+
+        Raises:
+            ValueError: the clip is shorter than six frames.
+        """
+        frames = min(len(faces_FHWC), int(len(audio_n) / SAMPLE_RATE * FRAMES_PER_SECOND + 1e-6))
+        windows = frames - WINDOW
+        if windows < 1:
+            raise ValueError(f"a sync expert needs at least {WINDOW + 1} frames with their sound, not {frames}")
+        faces = torch.from_numpy(np.ascontiguousarray(faces_FHWC[:frames])).to(self.device)
+        lips_ND = self.embed_clip(faces)[:windows].float()
+        sound_ND = self.embed_audio(torch.from_numpy(mfcc(audio_n))[None].to(self.device))[0, :windows].float()
+        return self.compare(lips_ND, sound_ND, shifts)
+
+    def compare(self, lips_ND: Tensor, sound_ND: Tensor, shifts: int = 15) -> Sync:
+        """What embeddings of the same windows say, one per frame."""
+        windows = min(len(lips_ND), len(sound_ND))
+        padded = F.pad(sound_ND[:windows], (0, 0, shifts, shifts))
+        shifted_NSD = padded.unfold(0, 2 * shifts + 1, 1).transpose(1, 2)
+        distances_NS = F.pairwise_distance(lips_ND[:windows, None], shifted_NSD).cpu()
+        if not self.config.zero_edges:
+            place = torch.arange(windows)[:, None] + torch.arange(-shifts, shifts + 1)
+            distances_NS = distances_NS.masked_fill((place < 0) | (place >= windows), torch.nan)
+        distances_S = distances_NS.nanmean(0).nan_to_num(torch.inf)
+        best = int(distances_S.argmin())
+        known = distances_S[distances_S.isfinite()]
+        return Sync(
+            best - shifts, float(known.median() - distances_S[best]), float(distances_S[best]), distances_S.numpy()
+        )
+
     def _embed(self, head: nn.Module, hidden_BNC: Tensor) -> Tensor:
         embedded = head(hidden_BNC.flatten(0, 1)).unflatten(0, hidden_BNC.shape[:2])
         return F.normalize(embedded, dim=-1) if self.config.normalise else embedded
+
+
+@cache
+def load_sync_expert() -> SyncNet:
+    """Our own sync expert (`OURS`).
+
+    Raises:
+        InputError: this installation has no weights of it.
+    """
+    folder = bundled("weights/sync-expert")
+    if not (folder / "config.json").exists():
+        raise InputError(
+            "No sync expert ships with this installation: give the published syncnet_v2.model, or train one with "
+            "`skyreels-audio train recipes/syncnet.yaml`."
+        )
+    model: Any = SyncNet.from_pretrained(folder, torch_dtype=torch.float32)
+    return model.eval()
 
 
 def face_crops(frames_FHWC: Iterable[np.ndarray], boxes_F4: np.ndarray, side: int = 224) -> np.ndarray:

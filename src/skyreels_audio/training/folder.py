@@ -178,8 +178,7 @@ def _labels(tracker: faces.FaceTracker, frames: int, every: int) -> dict[str, An
 
 def judged(path: Path, row: ManifestRow, audio_n: np.ndarray) -> ManifestRow:
     """The row with what our sync expert says, if its weights are there; an offset only where it is sure of one."""
-    from skyreels_audio.models.sync_expert import load_sync_expert
-    from skyreels_audio.models.syncnet import OURS, face_crops
+    from skyreels_audio.models.syncnet import OURS, face_crops, load_sync_expert
 
     try:
         expert = load_sync_expert()

@@ -16,8 +16,7 @@ from torch import Tensor
 from skyreels_audio.generation.latents import latent_statistics, spatial_factor
 from skyreels_audio.media import InputError
 from skyreels_audio.models.rope import FRAMES_PER_LATENT
-from skyreels_audio.models.sync_expert import load_sync_expert
-from skyreels_audio.models.syncnet import MFCC_PER_FRAME
+from skyreels_audio.models.syncnet import MFCC_PER_FRAME, load_sync_expert
 
 AROUND = 2
 """Latents around the mouth that are decoded with it, so that the cut's border stays out of the picture."""
@@ -66,7 +65,7 @@ class LipSync:
         return torch.stack(losses)
 
     def mouths(self, clean_1CTHW: Tensor, squares_F4: Tensor) -> Tensor:
-        """What the expert sees of all frames but the first: [3, F, side, side], 0 … 255 (`SyncExpert.crop`)."""
+        """What the expert sees of all frames but the first: [3, F, side, side], 0 … 255 (`SyncNet.crop`)."""
         left, top, right, bottom = self.expert.config.region
         side = squares_F4[:, 2:3] - squares_F4[:, :1]
         boxes_F4 = squares_F4[:, [0, 1, 0, 1]] + side * side.new_tensor([left, top, right, bottom])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skyreels_audio import media
 from skyreels_audio.media import SAMPLE_RATE, InputError
-from skyreels_audio.models.syncnet import MFCC_PER_FRAME, MFCC_WINDOW, WINDOW, SyncExpert, SyncNet, face_crops, mfcc
+from skyreels_audio.models.syncnet import MFCC_PER_FRAME, MFCC_WINDOW, WINDOW, SyncNet, face_crops, mfcc
 from skyreels_audio.training.manifest import LABEL_FPS, ManifestRow, read_manifest
 from skyreels_audio.training.recipe import SyncRecipe
 
@@ -100,7 +100,7 @@ class SyncTask:
 
 
 @torch.no_grad()
-def accuracy(model: SyncExpert, clips: list[Example], seed: int, device: torch.device) -> dict[str, float]:
+def accuracy(model: SyncNet, clips: list[Example], seed: int, device: torch.device) -> dict[str, float]:
     """By manifest, of clips in sync: is their sound nearer than sound 5 to 15 frames off, judged by one window and by a
     second of them; and is an offset of up to 10 frames found to ±1 frame."""
     rng, hits = np.random.default_rng(seed), {}
@@ -115,7 +115,7 @@ def accuracy(model: SyncExpert, clips: list[Example], seed: int, device: torch.d
     return {name: float(np.mean(values)) for name, values in hits.items()}
 
 
-def _judged(model: SyncExpert, lips_ND: Tensor, sound_ND: Tensor, rng: np.random.Generator) -> tuple[float, ...]:
+def _judged(model: SyncNet, lips_ND: Tensor, sound_ND: Tensor, rng: np.random.Generator) -> tuple[float, ...]:
     """The share of windows, and of seconds, in which sound in sync is nearer; whether a planted offset is found."""
     count = min(len(lips_ND), len(sound_ND))
     shift = int(rng.integers(OFF_SYNC[0], OFF_SYNC[1] + 1)) * int(rng.choice([-1, 1]))
@@ -130,7 +130,7 @@ def _judged(model: SyncExpert, lips_ND: Tensor, sound_ND: Tensor, rng: np.random
     return float((true < off).float().mean()), float(seconds.float().mean()), float(abs(found) <= 1)
 
 
-def load_example(row: ManifestRow, model: SyncExpert, folder: Path, manifest: str) -> Example | None:
+def load_example(row: ManifestRow, model: SyncNet, folder: Path, manifest: str) -> Example | None:
     """The clip, cropped once and kept under ``folder``; None if it has no face or cannot be read."""
     side, region = model.config.side, "-".join(f"{100 * share:.0f}" for share in model.config.region)
     path = folder / f"{side}-{region}" / f"{row.key}.npy"
