@@ -35,10 +35,11 @@ from skyreels_audio.generation.codes import (
     close,
     keep_smile,
     lips_met,
+    part_pursed,
     parted,
 )
 from skyreels_audio.generation.corners import UPPER, round_corners
-from skyreels_audio.generation.eyes import EYES, Eye, move_eyes
+from skyreels_audio.generation.eyes import EYES, Eye, Gaze, move_eyes
 from skyreels_audio.generation.face_decoder import (
     FIXED,
     INSIDE,
@@ -174,6 +175,7 @@ class Compositor:
         # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
         self.eyes = [] if face is None or not eyes else [Eye.of(face, points, picture_hw3.shape) for points in EYES]
+        self.gaze = Gaze()
         if head:
             self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
 
@@ -208,7 +210,7 @@ class Compositor:
         codes = iter(codes_FN)
         count = BATCH if self.lips is None else 1  # of a picture with other lips, features are its own
         while batch := list(islice(codes, count)):
-            codes_BN = keep_smile(torch.stack(batch), self.aperture)
+            codes_BN = part_pursed(keep_smile(torch.stack(batch), self.aperture))
             shown, mouth = self.shown, None
             if self.lips is not None:
                 if self.decoder.toothless and self.aperture > BARED:
@@ -306,11 +308,12 @@ class Compositor:
         return F.grid_sample(source_13hw, grid[None], align_corners=False, padding_mode="border", mode="bicubic")[0]
 
     def _look(self, code_N: Tensor) -> tuple[float, tuple[float, float]]:
-        """How far the eyes are shut, and their turn (radians right and down): they stay on whom they look at."""
+        """How far the eyes are shut, and their turn (radians right and down): a head that sways leaves them behind."""
         shut = float((code_N[BLINK] * (1 - code_N[KEEP_EYES])).clamp(0, 1))
         yaw, pitch = code_N[HEAD : HEAD + 2].float()
         held = -torch.stack([yaw, pitch]) * torch.exp(-(yaw.square() + pitch.square()) / FOLLOWS**2)
-        right, down = (float(angle) if self.head and abs(angle) > UNSEEN else 0.0 for angle in held)
+        turned = held + torch.from_numpy(self.gaze(shut)).to(held)
+        right, down = (float(angle) if self.head and abs(angle) > UNSEEN else 0.0 for angle in turned)
         return shut if shut > STILL else 0.0, (right, down)
 
     def _head_flow(self, code_N: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on t
 ENAMEL = 0.79, 0.765, 0.715  # of usual teeth under white light, as far as a smile shows them
 LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
+WARM = 0.8, 1.1, 1.25  # powers of the light on teeth: what comes in late was red lips' and gums' before
 DARK, DARKER = 200, 0.7  # one pixel of a face in so many is as dark as its nostrils; a throat over that
 SHADE = 9  # pixels of the face's box over which lips shade what is behind them
 
@@ -158,7 +159,7 @@ def draw_inside(
     colour = colour + mound * ((0.42 + 0.58 * front) * shape * tongue - colour)
     colour = colour * (0.62 + 0.38 * smoothstep(0.35, 0.9, opening_B1HW))
     # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
-    lit = 0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)
+    lit = (0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)) ** place_B2HW.new_tensor(WARM).view(1, 3, 1, 1)
     seen = smoothstep(0.15, 0.45, opening_B1HW) * unknown_B1HW
     upper = upper_teeth(place_B2HW, teeth_4RS)
     colour = colour + seen * upper[:, 3:] * (throat + lit * (upper[:, :3] - throat) - colour)
