@@ -70,7 +70,7 @@ LIPS, SHADED = (0.12, 0.55), (0.14, 0.2, 0.19)  # openness near lips that part, 
 CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  # in the crop, and each way, its pixels
 EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
-SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
+SHARP, LARGE = 0.9, 1.8  # how steep edges of what is painted are, of the decoder's own; of a larger scale, more so
 SURE = 3.0  # the same of teeth that a picture bares: half a tooth over half a lip is a ghost
 RED = 0.22, 0.36  # how far green is below red, over it, from which on what was taken for teeth is a lip
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
@@ -156,6 +156,7 @@ class Compositor:
             if self.decoder.fixed[FIXED.index(TEETH)].amax() > 0.5:
                 self._bare(Grin.of(picture_hw3, face, float(self.decoder.light_B7[0, :3].mean())))
         self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
+        self.sharp = SHARP * max(self.scale / LARGE, 1.0) ** 0.5
         self.teeth_4RS = coarse(vae.teeth_4RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
         height, width = picture_hw3.shape[:2]
         corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
@@ -238,7 +239,7 @@ class Compositor:
         within = _within(grid, 1).float()
         motion_MHW = self._rounded(motion_MHW)
         right, down, share, strength, inside, opened = _read(motion_MHW[EVERYWHERE], grid)
-        share, inside = _sharper(SHARP, share) * within * strength, _sharper(SHARP, inside)
+        share, inside = _sharper(self.sharp, share) * within * strength, _sharper(self.sharp, inside)
         active = strength * within
         source_hw2 = _through(self.place, at_hw2 + within[..., None] * torch.stack([right, down], -1))
         moving = ~_within(source_hw2 - self.here_hw2, UNMOVED)
