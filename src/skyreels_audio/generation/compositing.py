@@ -113,12 +113,13 @@ class Shown:
 
     Attributes:
         picture: [h, w, 3].
-        toothless: the same with lips for its teeth.
+        toothless, enamel: the same with lips for its teeth, and with no lip in its teeth's edges.
         teeth, between: how far pixels are teeth, and between lips [h, w, 1]; None where that is not known.
     """
 
     picture: np.ndarray
     toothless: np.ndarray
+    enamel: np.ndarray
     teeth: np.ndarray | None = None
     between: np.ndarray | None = None
 
@@ -127,10 +128,10 @@ class Shown:
         if share <= 0:
             return self
         picture = lips.closed(self.picture, share)
-        toothless = picture if self.toothless is self.picture else lips.closed(self.toothless, share)
-        return Shown(
-            picture, toothless, *(None if a is None else lips.closed(a, share) for a in (self.teeth, self.between))
-        )
+        if self.teeth is None or self.between is None:
+            return Shown(picture, picture, picture)
+        others = self.toothless, self.enamel, self.teeth, self.between
+        return Shown(picture, *(lips.closed(a, share) for a in others))
 
 
 class Compositor:
@@ -148,7 +149,7 @@ class Compositor:
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
-        self.shown = Shown(picture_hw3, picture_hw3)
+        self.shown = Shown(picture_hw3, picture_hw3, picture_hw3)
         self.roundness = min(max(2 - 2 * aligned.aperture / BARED, 0.0), 1.0)
         self.lips = None
         if face is not None and lip_aperture(face) > SILENT:
@@ -183,12 +184,13 @@ class Compositor:
     def _bare(self, grin: Grin) -> None:
         """All bared teeth are upper ones, also where they are longer than the decoder thinks, and no lip moves them."""
         picture = self.shown.picture
-        toothless, teeth, between = picture.copy(), *(np.zeros((*picture.shape[:2], 1), np.uint8) for _ in range(2))
-        toothless[grin.part] = grin.lips_hw3
+        toothless, enamel = picture.copy(), picture.copy()
+        teeth, between = (np.zeros((*picture.shape[:2], 1), np.uint8) for _ in range(2))
+        toothless[grin.part], enamel[grin.part] = grin.lips_hw3, grin.enamel_hw3
         teeth[grin.part] = (255 * grin.teeth_hw[..., None]).round()
         # What lips that are hardly apart show between them may as well be closed by the decoder.
         between[grin.part] = (255 * (1 - self.roundness) * grin.between_hw[..., None]).round()
-        self.shown, self.decoder.toothless = Shown(picture, toothless, teeth, between), True
+        self.shown, self.decoder.toothless = Shown(picture, toothless, enamel, teeth, between), True
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]
         teeth_HW = torch.from_numpy(warp(teeth[..., 0], place, self.decoder.shape) / 255).float()
@@ -273,7 +275,7 @@ class Compositor:
             result[:, drawn] = self._paint(result[:, drawn], share[drawn], paint_Mn, still_3n, light_17)
             result[:, drawn] *= 1 + share[drawn] * (1 - teeth_n) * self.grain.at(self.here_hw2[drawn])
         if self.decoder.toothless:
-            result += stay * (self._sample(still, still_hw2) - result)
+            result += stay * (self._sample(self._pixels(shown.enamel), still_hw2) - result)
         # Where nothing moves the picture's own bytes stay, not their resampling.
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
