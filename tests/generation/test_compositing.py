@@ -11,10 +11,14 @@ from skyreels_audio.generation.codes import (
     HEAD,
     KEEP_EYES,
     KEEP_MOUTH,
+    PURSES,
+    ROUND,
+    ROUNDS,
     at_most,
     at_times,
     close,
     keep_smile,
+    part_pursed,
     parted,
     scale_motion,
     speak_as_wide,
@@ -79,6 +83,26 @@ def test_an_edit_of_the_mouth_stays_in_its_part(vae: MotionAutoencoder, aligned:
     top += vae.config.mouth[0]
     back = (changed[:, ::-1] + 0.5 - PLACE[:, 2]) @ np.linalg.inv(PLACE[:, :2]).T
     assert np.all(back.min(0) >= [left - 1, top - 1]) and np.all(back.max(0) <= [right + 1, bottom + 1])
+
+
+def test_pursed_lips_are_apart_for_sure_or_not_at_all() -> None:
+    """Only those: lips that are shut, further open, or not round stay as they are; and nothing jumps on the way."""
+
+    def parted_by(jaw: float, pucker: float) -> tuple[float, float]:
+        said = torch.stack([code(keepMouth=0.2, jawOpen=jaw, mouthPucker=pucker)])
+        done = part_pursed(said)
+        assert torch.equal(done[:, 1:], said[:, 1:])
+        before, after = (0.8 * (parted(codes) - PURSES * pucker).item() for codes in (said, done))
+        return before, after
+
+    jaws = np.linspace(0, 0.5, 101)
+    own, pursed = np.array([parted_by(jaw, 0.9) for jaw in jaws]).T
+    for same in (own < ROUNDS[0], own > ROUND):
+        assert same.any() and np.allclose(pursed[same], own[same], atol=1e-6)
+    assert (pursed[own > ROUNDS[1]] > ROUND - 1e-6).all() and (np.diff(pursed) > -1e-6).all()
+    assert np.diff(pursed).max() < 0.006
+    own, plain = np.array([parted_by(jaw, 0.1) for jaw in jaws]).T
+    assert np.allclose(plain, own, atol=1e-6)
 
 
 def test_a_bared_smile_is_kept_in_part_until_lips_meet() -> None:

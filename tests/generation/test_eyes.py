@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skyreels_audio.generation.eyes import EYEBALL, EYES, Eye, move_eyes
+from skyreels_audio.generation.eyes import EYEBALL, EYES, HIDDEN, Eye, Gaze, move_eyes
 
 SKIN, DARK = 180, 20
 
@@ -89,3 +89,14 @@ def test_an_eyeball_turns_behind_its_lids(landmarks: np.ndarray) -> None:
             changed[tuple(landmarks[pupil, 1::-1].astype(int))]
             and not changed[tuple(around[:, ::-1].T.astype(int))].any()
         )
+
+
+def test_eyes_look_elsewhere_only_behind_lids_and_often_at_the_viewer() -> None:
+    shut = np.clip(1.5 * np.sin(np.arange(4000) / 5), 0, 1)  # a blink every 31 frames
+    gaze = Gaze()
+    turned_F2 = np.array([gaze(share) for share in shut])
+    assert not turned_F2[: int(np.argmax(shut > HIDDEN))].any()
+    changes = np.flatnonzero((turned_F2[1:] != turned_F2[:-1]).any(1)) + 1
+    assert len(changes) > 60 and (shut[changes] > HIDDEN).all() and (shut[changes - 1] <= HIDDEN).all()
+    at_viewer = np.mean(~turned_F2.any(1))
+    assert 0.3 < at_viewer < 0.7 and np.abs(turned_F2).max() < 0.4

@@ -2,6 +2,7 @@
 
 import numpy as np
 from drawn_mouth import GAP, LIP, oval
+from scipy.ndimage import gaussian_filter, maximum_filter
 
 from skyreels_audio.faces.landmarks import coverage
 from skyreels_audio.generation.grain import Grain
@@ -26,6 +27,18 @@ def test_where_teeth_were_are_lips_with_a_dark_line(grin_picture: np.ndarray, gr
     assert np.array_equal(without[162, 160], GAP)  # what is dark stays
     outside = coverage(oval(70, 42, 40), without.shape[:2]) == 0
     assert np.array_equal(without[outside], grin_picture[outside])
+
+
+def test_edges_of_teeth_have_nothing_of_lips(grin_picture: np.ndarray, grinning: np.ndarray) -> None:
+    """A camera mixes the two there; all that counts as tooth, in any share, is as white as teeth's middle is."""
+    mixed = gaussian_filter(grin_picture, (1.0, 1.0, 0))
+    grin = Grin.of(mixed, grinning, 0.9)
+    edge = (grin.teeth_hw > 0.3) & (grin.teeth_hw < 0.9)
+    teeth = np.median(mixed[grin.part][grin.teeth_hw > 0.99], axis=0)
+    before, after = (np.abs(a[edge].astype(float) - teeth).mean() for a in (mixed[grin.part], grin.enamel_hw3))
+    assert edge.sum() > 50 and before > 25 and after < 10
+    far = maximum_filter(grin.teeth_hw, 15) == 0
+    assert np.array_equal(grin.enamel_hw3[far], mixed[grin.part][far])
 
 
 def test_what_shines_beside_teeth_is_none(grin_picture: np.ndarray, grinning: np.ndarray) -> None:

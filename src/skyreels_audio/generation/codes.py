@@ -6,6 +6,7 @@ Shape letters: F pixel frame, N channel of a code.
 import torch
 from torch import Tensor
 
+from skyreels_audio.models.inner_mouth import smoothstep
 from skyreels_audio.models.motion_autoencoder import CHANNELS
 
 KEEP_MOUTH, KEEP_EYES, HEAD = (CHANNELS.index(name) for name in ("keepMouth", "keepEyes", "yaw"))
@@ -17,6 +18,8 @@ OPENS = {
 }
 PRESSING = [CHANNELS.index(name) for name in ("mouthPress", "mouthRollLower", "mouthRollUpper")]
 WIDE = [CHANNELS.index(name) for name in ("jawOpen", "mouthFunnel", "mouthStretch", "mouthUpperUp", "mouthLowerDown")]
+PUCKER, PURSES = CHANNELS.index("mouthPucker"), 0.016  # what it takes from that, on the rig
+PURSED, ROUND, ROUNDS = (0.3, 0.7), 0.03, (0.004, 0.012)  # from what pucker on lips part at least so far, if so far
 NARROWEST, SILENT, MEETING = 0.5, 0.015, 0.008
 SMILE, BARED = 0.12, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
 GRIN = 0.06  # how far lips may part at least, over the face's height, if they bare teeth
@@ -72,6 +75,16 @@ def at_most(codes_BN: Tensor, aperture: float) -> Tensor:
     most = max(aperture, GRIN)
     codes_BN = codes_BN.clone()
     codes_BN[:, WIDE] *= (most * (own_B / most).tanh() / own_B)[:, None]
+    return codes_BN
+
+
+def part_pursed(codes_BN: Tensor) -> Tensor:
+    """Codes [B, N] of pursed lips that are apart for sure or not at all: of half a hole a decoder makes a smudge."""
+    said_B = 1 - codes_BN[:, KEEP_MOUTH]
+    own_B = (said_B * (parted(codes_BN) - PURSES * codes_BN[:, PUCKER])).clamp(min=0)
+    least_B = ROUND * smoothstep(*PURSED, codes_BN[:, PUCKER]) * smoothstep(*ROUNDS, own_B)
+    codes_BN = codes_BN.clone()
+    codes_BN[:, JAW] += (least_B - own_B).clamp(min=0) / (OPENS[JAW] * said_B.clamp(min=0.1))
     return codes_BN
 
 

@@ -35,10 +35,11 @@ from skyreels_audio.generation.codes import (
     close,
     keep_smile,
     lips_met,
+    part_pursed,
     parted,
 )
 from skyreels_audio.generation.corners import UPPER, round_corners
-from skyreels_audio.generation.eyes import EYES, Eye, move_eyes
+from skyreels_audio.generation.eyes import EYES, Eye, Gaze, move_eyes
 from skyreels_audio.generation.face_decoder import (
     FIXED,
     INSIDE,
@@ -69,7 +70,7 @@ LIPS, SHADED = (0.12, 0.55), (0.14, 0.2, 0.19)  # openness near lips that part, 
 CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  # in the crop, and each way, its pixels
 EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
-SHARP = 1.6  # how much steeper edges of what is painted are than the decoder, unsure by pixels of its own, makes them
+SHARP, LARGE = 0.9, 1.8  # how steep edges of what is painted are, of the decoder's own; of a larger scale, more so
 SURE = 3.0  # the same of teeth that a picture bares: half a tooth over half a lip is a ghost
 RED = 0.22, 0.36  # how far green is below red, over it, from which on what was taken for teeth is a lip
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
@@ -112,12 +113,13 @@ class Shown:
 
     Attributes:
         picture: [h, w, 3].
-        toothless: the same with lips for its teeth.
+        toothless, enamel: the same with lips for its teeth, and with no lip in its teeth's edges.
         teeth, between: how far pixels are teeth, and between lips [h, w, 1]; None where that is not known.
     """
 
     picture: np.ndarray
     toothless: np.ndarray
+    enamel: np.ndarray
     teeth: np.ndarray | None = None
     between: np.ndarray | None = None
 
@@ -126,10 +128,10 @@ class Shown:
         if share <= 0:
             return self
         picture = lips.closed(self.picture, share)
-        toothless = picture if self.toothless is self.picture else lips.closed(self.toothless, share)
-        return Shown(
-            picture, toothless, *(None if a is None else lips.closed(a, share) for a in (self.teeth, self.between))
-        )
+        if self.teeth is None or self.between is None:
+            return Shown(picture, picture, picture)
+        others = self.toothless, self.enamel, self.teeth, self.between
+        return Shown(picture, *(lips.closed(a, share) for a in others))
 
 
 class Compositor:
@@ -147,7 +149,7 @@ class Compositor:
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
         self.size = np.array(vae.config.size[::-1], np.float64)
         self.box = np.array(vae.config.box) * np.tile(self.size, 2)
-        self.shown = Shown(picture_hw3, picture_hw3)
+        self.shown = Shown(picture_hw3, picture_hw3, picture_hw3)
         self.roundness = min(max(2 - 2 * aligned.aperture / BARED, 0.0), 1.0)
         self.lips = None
         if face is not None and lip_aperture(face) > SILENT:
@@ -155,6 +157,7 @@ class Compositor:
             if self.decoder.fixed[FIXED.index(TEETH)].amax() > 0.5:
                 self._bare(Grin.of(picture_hw3, face, float(self.decoder.light_B7[0, :3].mean())))
         self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
+        self.sharp = SHARP * max(self.scale / LARGE, 1.0) ** 0.5
         self.teeth_4RS = coarse(vae.teeth_4RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
         height, width = picture_hw3.shape[:2]
         corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
@@ -174,18 +177,20 @@ class Compositor:
         # Lips that a picture shows closed roll inward, into the shade, when they part; open ones show it already.
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
         self.eyes = [] if face is None or not eyes else [Eye.of(face, points, picture_hw3.shape) for points in EYES]
+        self.gaze = Gaze()
         if head:
             self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
 
     def _bare(self, grin: Grin) -> None:
         """All bared teeth are upper ones, also where they are longer than the decoder thinks, and no lip moves them."""
         picture = self.shown.picture
-        toothless, teeth, between = picture.copy(), *(np.zeros((*picture.shape[:2], 1), np.uint8) for _ in range(2))
-        toothless[grin.part] = grin.lips_hw3
+        toothless, enamel = picture.copy(), picture.copy()
+        teeth, between = (np.zeros((*picture.shape[:2], 1), np.uint8) for _ in range(2))
+        toothless[grin.part], enamel[grin.part] = grin.lips_hw3, grin.enamel_hw3
         teeth[grin.part] = (255 * grin.teeth_hw[..., None]).round()
         # What lips that are hardly apart show between them may as well be closed by the decoder.
         between[grin.part] = (255 * (1 - self.roundness) * grin.between_hw[..., None]).round()
-        self.shown, self.decoder.toothless = Shown(picture, toothless, teeth, between), True
+        self.shown, self.decoder.toothless = Shown(picture, toothless, enamel, teeth, between), True
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]
         teeth_HW = torch.from_numpy(warp(teeth[..., 0], place, self.decoder.shape) / 255).float()
@@ -208,7 +213,7 @@ class Compositor:
         codes = iter(codes_FN)
         count = BATCH if self.lips is None else 1  # of a picture with other lips, features are its own
         while batch := list(islice(codes, count)):
-            codes_BN = keep_smile(torch.stack(batch), self.aperture)
+            codes_BN = part_pursed(keep_smile(torch.stack(batch), self.aperture))
             shown, mouth = self.shown, None
             if self.lips is not None:
                 if self.decoder.toothless and self.aperture > BARED:
@@ -236,7 +241,7 @@ class Compositor:
         within = _within(grid, 1).float()
         motion_MHW = self._rounded(motion_MHW)
         right, down, share, strength, inside, opened = _read(motion_MHW[EVERYWHERE], grid)
-        share, inside = _sharper(SHARP, share) * within * strength, _sharper(SHARP, inside)
+        share, inside = _sharper(self.sharp, share) * within * strength, _sharper(self.sharp, inside)
         active = strength * within
         source_hw2 = _through(self.place, at_hw2 + within[..., None] * torch.stack([right, down], -1))
         moving = ~_within(source_hw2 - self.here_hw2, UNMOVED)
@@ -270,7 +275,7 @@ class Compositor:
             result[:, drawn] = self._paint(result[:, drawn], share[drawn], paint_Mn, still_3n, light_17)
             result[:, drawn] *= 1 + share[drawn] * (1 - teeth_n) * self.grain.at(self.here_hw2[drawn])
         if self.decoder.toothless:
-            result += stay * (self._sample(still, still_hw2) - result)
+            result += stay * (self._sample(self._pixels(shown.enamel), still_hw2) - result)
         # Where nothing moves the picture's own bytes stay, not their resampling.
         kept = torch.from_numpy(out[self.region]).permute(2, 0, 1)
         result = torch.where(changed, result.round().clamp(0, 255).to(torch.uint8), kept)
@@ -306,11 +311,12 @@ class Compositor:
         return F.grid_sample(source_13hw, grid[None], align_corners=False, padding_mode="border", mode="bicubic")[0]
 
     def _look(self, code_N: Tensor) -> tuple[float, tuple[float, float]]:
-        """How far the eyes are shut, and their turn (radians right and down): they stay on whom they look at."""
+        """How far the eyes are shut, and their turn (radians right and down): a head that sways leaves them behind."""
         shut = float((code_N[BLINK] * (1 - code_N[KEEP_EYES])).clamp(0, 1))
         yaw, pitch = code_N[HEAD : HEAD + 2].float()
         held = -torch.stack([yaw, pitch]) * torch.exp(-(yaw.square() + pitch.square()) / FOLLOWS**2)
-        right, down = (float(angle) if self.head and abs(angle) > UNSEEN else 0.0 for angle in held)
+        turned = held + torch.from_numpy(self.gaze(shut)).to(held)
+        right, down = (float(angle) if self.head and abs(angle) > UNSEEN else 0.0 for angle in turned)
         return shut if shut > STILL else 0.0, (right, down)
 
     def _head_flow(self, code_N: Tensor) -> Tensor:

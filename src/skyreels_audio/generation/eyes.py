@@ -34,6 +34,8 @@ HALVINGS = 12  # of the way from brow to lashes, to find where on it a pixel com
 EYEBALL = 0.4  # its radius over the width of the eye that lids leave open
 IRIS = 0.22, 0.5  # eye widths from the pupil up to which an eyeball turns as one, and from which on nothing moves
 LASHES = 0.06  # eye widths from a lid over which what turns gives way to what stays
+GLANCES, AWAY = (0.09, 0.04), 0.5  # deviation of where eyes look, radians right and down; how often not at the viewer
+HIDDEN = 0.5  # of the way from which on a lid hides that an eye turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,20 @@ class Eye:
             edge_hw = ((1 + drop_hw - self.along_hw) * self.height_hw + 0.5).clamp(0, 1) * (drop_hw > 0)
             shown_3hw = shown_3hw + edge_hw * (lid_3hw - shown_3hw)
         return as_bytes(shown_3hw)
+
+
+class Gaze:
+    """Where eyes look: behind a lid that shuts they turn elsewhere, or back to the viewer, as people's do."""
+
+    def __init__(self) -> None:
+        self.rng, self.turned_2, self.hidden = np.random.default_rng(0), np.zeros(2), False
+
+    def __call__(self, shut: float) -> np.ndarray:
+        """Radians right and down in the next frame, whose lids are shut by a share of the way."""
+        if shut > HIDDEN and not self.hidden:
+            self.turned_2 = (self.rng.random() < AWAY) * self.rng.normal(size=2) * GLANCES
+        self.hidden = shut > HIDDEN
+        return self.turned_2
 
 
 def move_eyes(picture_hw3: np.ndarray, eyes: list[Eye], shut: float, turned_2: Sequence[float]) -> np.ndarray:

@@ -18,6 +18,7 @@ WHITE = 0.45, 0.6  # brightness over that of white in a face's light, between wh
 EDGE, SPREAD = 0.006, 0.03  # of the face's height: teeth shine that far into lips; and what lips are smoothed by
 SOME, SPECK, EVEN = 0.3, 0.012, 0.004  # of a pixel; of the face's height: what is smaller is no tooth; edges of teeth
 SOFT, DEEP, SHADE = 0.01, (0.5, 0.95), 0.6  # of the face's height; how far between lips it gets darker, and by what
+RIM, SURELY = 0.006, (0.7, 0.95)  # of the face's height: edges of teeth that have some of lips; a pixel that has none
 # Of the face's height: how far teeth of videos shine, whence comes what covers them, and how soft their edges are.
 SHINE, NEAR, EVENLY = 0.012, 0.015, 0.008
 PALE, LESS_RED = (0.4, 0.6), (0.04, 0.14)  # brightness of such teeth over that of lips; how much less red they are
@@ -32,12 +33,14 @@ class Grin:
         part: rows and columns of the picture with its lips, which all below is of.
         teeth_hw: how far pixels are teeth, 0 to 1.
         lips_hw3: uint8, with lips where teeth were.
+        enamel_hw3: uint8, with teeth's own colours up to their edges, which otherwise have some of the lips'.
         between_hw: how far pixels are between lips, 0 to 1.
     """
 
     part: tuple[slice, slice]
     teeth_hw: np.ndarray
     lips_hw3: np.ndarray
+    enamel_hw3: np.ndarray
     between_hw: np.ndarray
 
     @classmethod
@@ -49,7 +52,7 @@ class Grin:
         covered_hw = maximum_filter(teeth_hw, 2 * round(EDGE * height) + 1)
         cores_hw = grey_erosion(teeth_hw, 2 * round(SPECK * height) + 1) > SOME
         teeth_hw = gaussian_filter(teeth_hw * binary_propagation(cores_hw, mask=teeth_hw > SOME), EVEN * height)
-        return cls(mouth.part, teeth_hw, mouth.with_lips(covered_hw), mouth.inner_hw)
+        return cls(mouth.part, teeth_hw, mouth.with_lips(covered_hw), mouth.with_enamel(teeth_hw), mouth.inner_hw)
 
 
 def without_teeth(picture_HW3: np.ndarray, landmarks: np.ndarray, share: float = 1.0) -> np.ndarray:
@@ -108,6 +111,16 @@ class _Mouth:
         lips_hw3 = sums_hw4[..., :3] / (sums_hw4[..., 3:] + 1e-4) * (1 - SHADE * deep_hw)[..., None]
         lips_hw3 = self.shown_hw3 + covered_hw[..., None] * (lips_hw3 - self.shown_hw3)
         return lips_hw3.round().clip(0, 255).astype(np.uint8)
+
+    def with_enamel(self, teeth_hw: np.ndarray) -> np.ndarray:
+        """Its pixels uint8 with the edges of teeth in the colours of what is surely teeth near them."""
+        surely_hw = _ramp(*SURELY, grey_erosion(teeth_hw, 2 * round(RIM * self.height) + 1))
+        sums_hw4 = gaussian_filter(
+            np.dstack([self.shown_hw3 * surely_hw[..., None], surely_hw]), (RIM * self.height, RIM * self.height, 0)
+        )
+        near_hw1 = _ramp(0, 0.002, sums_hw4[..., 3:]) * (1 - surely_hw[..., None])
+        teeth_hw3 = sums_hw4[..., :3] / (sums_hw4[..., 3:] + 1e-6)
+        return (self.shown_hw3 + near_hw1 * (teeth_hw3 - self.shown_hw3)).round().clip(0, 255).astype(np.uint8)
 
 
 def _ramp(low: float, high: float, x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TINT = 0.33  # power of the skin's hue that white has in its light: teeth of photographs have 0.18 to 0.40
-PAINTED, TINTED = (0.5, 0.75), 0.6  # of more saturated skin, which is painted, more
+PAINTED, TINTED, DIMMED = (0.4, 0.52), 0.6, 0.12  # of more saturated skin, which is painted, more, and less light
 COLOURED = 0.18  # saturation of skin from which on a picture counts as coloured
 TONGUE, THROAT, CHEEK = (0.66, 0.32, 0.31), (0.14, 0.05, 0.045), (0.34, 0.14, 0.12)  # colours under white light
 ROWS, COLUMNS = (0.0, 0.65), (0.19, 0.81)  # of the face's box, between which nearly all is skin
@@ -31,7 +31,8 @@ BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on t
 ENAMEL = 0.79, 0.765, 0.715  # of usual teeth under white light, as far as a smile shows them
 LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
-DARK, DARKER = 200, 0.7  # one pixel of a face in so many is as dark as its nostrils; a throat over that
+WARM = 0.8, 1.1, 1.25  # powers of the light on teeth: what comes in late was red lips' and gums' before
+DARK, DARKER = 200, 0.85  # one pixel of a face in so many is as dark as its nostrils; a throat over that
 SHADE = 9  # pixels of the face's box over which lips shade what is behind them
 
 
@@ -50,9 +51,11 @@ def face_light(source_B3HW: Tensor) -> Tensor:
     white_B1 = sorted_B3N[..., : count // 6].mean((1, 2))[:, None]
     skin_B3 = sorted_B3N[..., : count // 2].mean(2) + 1e-3
     saturation_B1 = 1 - skin_B3.amin(1, keepdim=True) / skin_B3.amax(1, keepdim=True)
-    tint_B1 = TINT + (TINTED - TINT) * smoothstep(*PAINTED, saturation_B1)
+    painted_B1 = smoothstep(*PAINTED, saturation_B1)
+    tint_B1 = TINT + (TINTED - TINT) * painted_B1
     hue_B3 = (skin_B3 / skin_B3.mean(1, keepdim=True)) ** tint_B1
     dark_B3 = DARKER * sorted_B3N[..., -count // DARK :].mean(2)
+    white_B1 = white_B1 * (1 - DIMMED * painted_B1)
     return torch.cat([white_B1 * hue_B3, dark_B3, (saturation_B1 / COLOURED).clamp(max=1)], 1)
 
 
@@ -158,7 +161,7 @@ def draw_inside(
     colour = colour + mound * ((0.42 + 0.58 * front) * shape * tongue - colour)
     colour = colour * (0.62 + 0.38 * smoothstep(0.35, 0.9, opening_B1HW))
     # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
-    lit = 0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)
+    lit = (0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)) ** place_B2HW.new_tensor(WARM).view(1, 3, 1, 1)
     seen = smoothstep(0.15, 0.45, opening_B1HW) * unknown_B1HW
     upper = upper_teeth(place_B2HW, teeth_4RS)
     colour = colour + seen * upper[:, 3:] * (throat + lit * (upper[:, :3] - throat) - colour)
