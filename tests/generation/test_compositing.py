@@ -14,6 +14,7 @@ from skyreels_audio.generation.codes import (
     PURSES,
     ROUND,
     ROUNDS,
+    WIDER,
     at_most,
     at_times,
     close,
@@ -23,6 +24,7 @@ from skyreels_audio.generation.codes import (
     scale_motion,
     speak_as_wide,
     steady_head,
+    wider,
 )
 from skyreels_audio.generation.compositing import Aligned, Compositor, edit_mouth
 from skyreels_audio.generation.face_decoder import PARTS
@@ -83,6 +85,27 @@ def test_an_edit_of_the_mouth_stays_in_its_part(vae: MotionAutoencoder, aligned:
     top += vae.config.mouth[0]
     back = (changed[:, ::-1] + 0.5 - PLACE[:, 2]) @ np.linalg.inv(PLACE[:, :2]).T
     assert np.all(back.min(0) >= [left - 1, top - 1]) and np.all(back.max(0) <= [right + 1, bottom + 1])
+
+
+@pytest.mark.parametrize("scale", [0.7, 2.0, 4.0])
+def test_where_nothing_is_painted_nothing_changes(vae: MotionAutoencoder, scale: float) -> None:
+    """Edges of paint are as steep as the picture is large, and end: beyond them there is none, not a little."""
+    picture = np.random.default_rng(1).integers(0, 256, (round(256 * scale), round(256 * scale), 3), np.uint8)
+    aligned = Aligned(picture, np.diag([scale, scale, 1.0])[:2], (256, 256))
+    motion = moved_box()
+    motion[2, 96:110, 40:88] = motion[7, 96:110, 40:88] = 1
+    changed = (Compositor(aligned, vae, head=False).frame(code(), motion) != picture).any(-1)
+    rows, columns = np.nonzero(changed)
+    left, top = np.array(vae.config.box[:2]) * 256
+    near = 24  # pixels of the box in which skin follows lips
+    assert top + 96 - near < rows.min() / scale and rows.max() / scale < top + 110 + near
+    assert left + 40 - near < columns.min() / scale and columns.max() / scale < left + 88 + near
+
+
+def test_lips_of_a_portrait_part_wider_than_is_said() -> None:
+    said = torch.stack([code(keepMouth=0.0, jawOpen=0.2, mouthFunnel=0.1), code()])
+    assert torch.allclose(parted(wider(said)), WIDER * parted(said), atol=1e-6)
+    assert torch.equal(wider(said)[1], said[1])
 
 
 def test_pursed_lips_are_apart_for_sure_or_not_at_all() -> None:

@@ -37,6 +37,7 @@ from skyreels_audio.generation.codes import (
     lips_met,
     part_pursed,
     parted,
+    wider,
 )
 from skyreels_audio.generation.corners import UPPER, round_corners
 from skyreels_audio.generation.eyes import EYES, Eye, Gaze, move_eyes
@@ -70,7 +71,7 @@ LIPS, SHADED = (0.12, 0.55), (0.14, 0.2, 0.19)  # openness near lips that part, 
 CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  # in the crop, and each way, its pixels
 EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.75  # pixels of a picture that an edge of teeth is wide
-SHARP, LARGE = 0.8, 1.8  # how steep edges of what is painted are, of the decoder's own; of a larger scale, more so
+OPAQUE, LARGE = 0.9, 1.8  # of what is painted; picture pixels per crop pixel from which on its edges are steeper
 SURE = 3.0  # the same of teeth that a picture bares: half a tooth over half a lip is a ghost
 RED = 0.22, 0.36  # how far green is below red, over it, from which on what was taken for teeth is a lip
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
@@ -157,7 +158,7 @@ class Compositor:
             if self.decoder.fixed[FIXED.index(TEETH)].amax() > 0.5:
                 self._bare(Grin.of(picture_hw3, face, float(self.decoder.light_B7[0, :3].mean())))
         self.scale = float(np.sqrt(abs(np.linalg.det(self.place[:, :2]))))  # picture pixels per crop pixel
-        self.sharp = SHARP * max(self.scale / LARGE, 1.0) ** 0.5
+        self.sharp = max(self.scale / LARGE, 1.0) ** 0.5
         self.teeth_4RS = coarse(vae.teeth_4RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
         height, width = picture_hw3.shape[:2]
         corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
@@ -213,7 +214,7 @@ class Compositor:
         codes = iter(codes_FN)
         count = BATCH if self.lips is None else 1  # of a picture with other lips, features are its own
         while batch := list(islice(codes, count)):
-            codes_BN = part_pursed(keep_smile(torch.stack(batch), self.aperture))
+            codes_BN = part_pursed(wider(keep_smile(torch.stack(batch), self.aperture)))
             shown, mouth = self.shown, None
             if self.lips is not None:
                 if self.decoder.toothless and self.aperture > BARED:
@@ -241,7 +242,8 @@ class Compositor:
         within = _within(grid, 1).float()
         motion_MHW = self._rounded(motion_MHW)
         right, down, share, strength, inside, opened = _read(motion_MHW[EVERYWHERE], grid)
-        share, inside = _sharper(self.sharp, share) * within * strength, _sharper(self.sharp, inside)
+        share, inside = (OPAQUE * _sharper(self.sharp, part) for part in (share, inside))
+        share = share * within * strength
         active = strength * within
         source_hw2 = _through(self.place, at_hw2 + within[..., None] * torch.stack([right, down], -1))
         moving = ~_within(source_hw2 - self.here_hw2, UNMOVED)
@@ -267,9 +269,11 @@ class Compositor:
             still_3n = self._sample(still, still_n2[None])[:, 0]
             red_n = (still_3n[0] - still_3n[1]) / still_3n[0].clamp(min=1)
             paint_Mn = _read(motion_MHW[STRENGTH + 1 :], grid[drawn][None])[:, 0]
-            paint_Mn[INSIDE - STRENGTH - 1] = inside[drawn]
             teeth_n = _sharper(SURE, paint_Mn[TEETH - STRENGTH - 1]) * smoothstep(RED[1], RED[0], red_n)
             paint_Mn[TEETH - STRENGTH - 1] = teeth_n
+            own_n = 1 + teeth_n * (1 / OPAQUE - 1)  # teeth that are his own are not made up
+            share[drawn] *= own_n
+            paint_Mn[INSIDE - STRENGTH - 1] = own_n * inside[drawn]
             bared_11HW = motion_MHW[TEETH : TEETH + 1][None].to(self.decoder.source)
             light_17 = light_on_teeth(self.decoder.light_B7, self.decoder.source, bared_11HW).cpu()
             result[:, drawn] = self._paint(result[:, drawn], share[drawn], paint_Mn, still_3n, light_17)

@@ -145,12 +145,12 @@ def _speaking(phonemes: tuple[Phoneme, ...], energy: np.ndarray) -> np.ndarray:
 # rounded mouths: with the jaw alone the distance of the lips followed his with r = 0.62, with these shares 0.72.
 _ARKIT = {
     "jaw": {"jawOpen": 0.56},  # a full jawOpen is a shout
-    "funnel": {"mouthFunnel": 1.0, "jawOpen": -0.3},
+    "funnel": {"mouthFunnel": 1.0, "jawOpen": -0.2},
     "pucker": {"mouthPucker": 1.0},
     "press": {"mouthPress": 0.6, "mouthRollLower": 0.35, "mouthRollUpper": 0.3},
-    "wide": {"mouthStretch": 0.5, "mouthSmile": 0.15, "jawOpen": 0.05},
+    "wide": {"mouthStretch": 0.5, "mouthSmile": 0.15},
     "upup": {"mouthUpperUp": 1.0},
-    "lowdn": {"mouthLowerDown": 1.0, "jawOpen": 0.6},
+    "lowdn": {"mouthLowerDown": 1.0, "jawOpen": 0.4},
     "roll": {"mouthRollLower": 1.0, "mouthUpperUp": 0.15},
     "tongue": {"tongueOut": 0.12},
 }
