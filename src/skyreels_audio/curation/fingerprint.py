@@ -25,7 +25,7 @@ LEVELLED = 17  # hashes about whose mean a difference is large or small: a longe
 FLOOR = 0.01  # of the mean power of a band, under which sound is no longer told apart: codecs and noise change it
 INDEXED = 40  # hashes from a clip's beginning by which it is found
 SHARED = 2  # of them that must agree exactly at one distance in time for two clips to be compared at all
-OVERLAP = 2 / 3  # of the longer clip, which both must have
+OVERLAP = 0.6  # of the hashes of the longer clip, for which both must have one
 
 
 class Fingerprint(Stage):
