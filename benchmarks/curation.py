@@ -114,10 +114,17 @@ def accuracy(truths: list[Truth], verdicts: list[Verdict]) -> dict[str, dict[str
     for verdict in verdicts:
         by_file[Path(verdict.clip.source).name].append(verdict)
     reasons = {truth.file: {each.reason for each in by_file[truth.file]} for truth in truths}
+    base = {truth.file: truth.base for truth in truths}
     for copy in (truth.file for truth in truths if truth.fault == "near duplicate"):
         original = copy.replace("near_duplicate", "clean")  # which of the two is kept is no matter
         if "duplicates.of" in reasons[original]:
             reasons[copy], reasons[original] = reasons[original], reasons[copy]
+    bases = {verdict.clip.id: base.get(name) for name, found in by_file.items() for verdict in found}
+    for truth in truths:  # a shifted clip and a clean one of the same base are the same material too
+        for verdict in by_file[truth.file]:
+            same = verdict.duplicate_of is not None and bases[verdict.duplicate_of] == truth.base
+            if truth.fault != "near duplicate" and truth.base is not None and same:
+                reasons[truth.file] = {None}
     table = {}
     for fault, counting in FOUND.items():
         planted = [truth for truth in truths if truth.fault == fault]

@@ -30,6 +30,7 @@ class Truth:
     half: str
     real: bool
     value: float | None = None  # frames of a shift or of what an offset wanders; the second of a cut
+    base: str | None = None  # the clip that it was made of
 
 
 @dataclass
@@ -248,7 +249,7 @@ def make_pool(bases: dict[str, list[Base]], out: Path, each: int, seed: int = 0)
                 other = different[int(rng.integers(len(different)))]
                 name = f"{half}-{fault.replace(' ', '_')}-{index:02d}.mp4"
                 value = _write_fault(out / name, fault, base, other, rng, index)
-                truths.append(Truth(name, fault, half, base.real, value))
+                truths.append(Truth(name, fault, half, base.real, value, base.name))
     (out / "truth.json").write_text(json.dumps([asdict(truth) for truth in truths], indent=1))
     return truths
 

@@ -8,15 +8,15 @@ from curation_support import RATE, scene, sound, write
 from scipy.ndimage import gaussian_filter
 
 from skyreels_audio.curation import quality, synchrony
-from skyreels_audio.curation.audio import bandwidth, loudness, music, snr
+from skyreels_audio.curation.audio import bandwidth, clipping, loudness, music, snr
 from skyreels_audio.curation.audit import cohens_kappa, decide, wilson
 from skyreels_audio.curation.caption import measured_caption
 from skyreels_audio.curation.content import flat, letterbox, static
-from skyreels_audio.curation.fingerprint import picture_hash, sound_hashes
+from skyreels_audio.curation.fingerprint import near_duplicates, picture_hash, sound_hashes
 from skyreels_audio.curation.footage import Source
 from skyreels_audio.curation.schema import Clip
 from skyreels_audio.curation.sources import Probe, Split
-from skyreels_audio.curation.voices import group_distance
+from skyreels_audio.curation.voices import turn_distance
 from skyreels_audio.media import InputError
 from skyreels_audio.media.span import read_sound_span, read_span
 
@@ -120,6 +120,22 @@ def test_repeated_frames_are_told_from_pauses() -> None:
     assert quality.duplicates(pause) < 0.1 and quality.duplicates(third) == pytest.approx(2 / 3, abs=0.02)
 
 
+@pytest.mark.parametrize(("period", "share"), [(2, 1 / 2), (3, 2 / 3), (5, 4 / 5)])
+def test_a_cadence_of_repeated_frames_is_seen_through_what_an_encoder_adds(period: int, share: float) -> None:
+    rng = np.random.default_rng(0)
+    added = rng.uniform(0.15, 0.35, 75)  # of a slow motion
+    cadence = np.where(np.arange(75) % period == 0, rng.uniform(0.5, 1.0, 75), added)
+    assert quality.duplicates(cadence) == pytest.approx(share, abs=0.02)
+    assert quality.duplicates(rng.permutation(cadence)) < 0.2  # as unsteady, but no cadence
+
+
+def test_a_face_before_a_white_or_a_black_wall_is_well_lit() -> None:
+    face = scene(1, 1, 64)[0] @ LUMA
+    before = [np.pad(face, 40, constant_values=wall) for wall in (0.0, 255.0)]
+    assert all(0.2 < quality.exposure(picture) < 0.8 for picture in before)
+    assert all(quality.exposure(picture * 0.14) < 0.15 for picture in before)
+
+
 def test_blocks_and_shake_are_seen() -> None:
     rng = np.random.default_rng(0)
     picture = gaussian_filter(rng.normal(size=(128, 128)), 3).astype(np.float32) * 200 + 128
@@ -153,6 +169,28 @@ def test_sounds_are_told_apart() -> None:
     assert bandwidth(telephone) == pytest.approx(3400, abs=150) and bandwidth(bursts) > 7000
 
 
+@pytest.mark.parametrize("gain", [0.1, 1.0])
+def test_clipping_is_seen_at_any_level_and_through_a_codec(gain: float) -> None:
+    voice = sound(1, 3.0)
+    voice = voice / voice.std()
+    clipped = voice.clip(-1.5, 1.5)
+    scattered = clipped + 0.03 * np.random.default_rng(0).normal(size=len(clipped)).astype(np.float32)
+    assert clipping(np.zeros(0, np.float32)) == clipping(np.zeros(RATE, np.float32)) == 0
+    assert clipping(gain * voice) < 0.001 < 0.01 < min(clipping(gain * clipped), clipping(gain * scattered))
+
+
+def test_a_voice_without_pauses_is_not_noisy_for_that() -> None:
+    t = np.arange(3 * RATE) / RATE
+    pitch = 2 * np.pi * np.cumsum(120 + 40 * np.sin(2 * np.pi * 0.7 * t)) / RATE
+    vowels = np.repeat(np.random.default_rng(0).integers(3, 25, 30), RATE // 10)  # the harmonic that is loudest
+    voice = np.sum([np.exp(-np.abs(k - vowels) / 2) * np.sin(k * pitch) for k in range(1, 40)], axis=0)
+    noise = np.random.default_rng(0).normal(size=len(t)) * voice.std() * 10 ** (-8 / 20)
+    always = np.ones(len(t), bool)
+    clean, noisy = (snr(heard.astype(np.float32), always) for heard in (voice, voice + noise))
+    assert clean is not None and noisy is not None
+    assert clean > 20 and noisy == pytest.approx(8, abs=2)
+
+
 @pytest.mark.parametrize("ratio", [10.0, 25.0])
 def test_snr_is_that_of_speech_over_its_pauses(ratio: float) -> None:
     rng = np.random.default_rng(0)
@@ -163,7 +201,7 @@ def test_snr_is_that_of_speech_over_its_pauses(ratio: float) -> None:
     assert snr(heard, np.zeros(len(heard), bool)) is None
 
 
-def test_two_groups_of_voices_are_far_apart() -> None:
+def test_two_voices_that_take_turns_are_far_apart() -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.random(256) for _ in range(2))
 
@@ -171,8 +209,9 @@ def test_two_groups_of_voices_are_far_apart() -> None:
         rows = centre + 0.05 * rng.normal(size=(6, 256))
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    one, two = windows(a), np.concatenate([windows(a), windows(b)])
-    assert group_distance(one) < 0.02 < 0.15 < group_distance(two)
+    one, two, mixed = windows(a), np.concatenate([windows(a), windows(b)]), (windows(a) + windows(b)) / 2
+    assert turn_distance(one) < 0.05 < 0.15 < turn_distance(two)
+    assert turn_distance(mixed) < 0.05
 
 
 @pytest.mark.parametrize("late", [-15, -4, 0, 3, 12])
@@ -207,10 +246,24 @@ def test_hashes_survive_compression_and_tell_contents_apart() -> None:
     assert distance(picture_hash(picture), picture_hash(noisy[::2, ::2])) <= 6
     assert distance(picture_hash(picture), picture_hash(other)) > 16
     a, b = sound(1, 2.0), sound(2, 2.0)
-    same = a * 0.5 + 1e-4 * rng.normal(size=len(a))
-    assert len(sound_hashes(a)) == 2
-    assert max(map(distance, sound_hashes(a), sound_hashes(same.astype(np.float32)))) <= 6
-    assert min(map(distance, sound_hashes(a), sound_hashes(b))) > 16
+    same = a * 0.5 + 1e-3 * rng.normal(size=len(a))
+    assert len(sound_hashes(a)) == 16
+    assert np.mean(list(map(distance, sound_hashes(a), sound_hashes(same.astype(np.float32))))) <= 2
+    assert np.mean(list(map(distance, sound_hashes(a), sound_hashes(b)))) > 5
+
+
+@pytest.mark.parametrize("trimmed", [0.0, 0.04, 0.28, 0.8])  # seconds at the beginning
+def test_a_copy_that_begins_later_is_found(trimmed: float) -> None:
+    frames, waveform = scene(1, 100) @ LUMA, sound(1, 4.0)
+
+    def clip(name: str, seed_of_sound: int, cut: float) -> Clip:
+        heard = (waveform if seed_of_sound == 1 else sound(seed_of_sound, 4.0))[round(cut * RATE) :]
+        seen = frames[round(cut * 25) :]
+        hashes = [picture_hash(picture) for picture in seen[2::5]]
+        return Clip(name, name, seconds=4 - cut, video_hash=hashes, audio_hash=sound_hashes(heard))
+
+    clips = [clip("a", 1, 0.0), clip("other sentence", 2, trimmed), clip("copy", 1, trimmed), clip("part", 1, 2.2)]
+    assert near_duplicates(clips, 14, 12) == {"copy": "a"}
 
 
 def test_the_measured_caption_says_only_what_is_known() -> None:

@@ -131,21 +131,27 @@ def test_hours_of_the_funnel_add_up() -> None:
 def test_near_duplicates_need_the_same_sound_and_pictures() -> None:
     rng = np.random.default_rng(1)
 
-    def words() -> list[int]:
-        return [int(word) for word in rng.integers(-(1 << 63), 1 << 63, 4)]
+    def pictures() -> list[int]:
+        return [int(word) for word in rng.integers(-(1 << 63), 1 << 63, 20)]
 
-    def flipped(hashes: list[int], bits: int) -> list[int]:
-        return [word ^ sum(1 << int(bit) for bit in rng.choice(60, bits, replace=False)) for word in hashes]
+    def sounds() -> list[int]:
+        return [int(word) for word in rng.integers(0, 1 << 16, 36)]
 
-    wall, voice, other = words(), words(), words()
+    def flipped(hashes: list[int], bits: int, every: int = 1) -> list[int]:
+        return [
+            word ^ (at % every == 0) * sum(1 << int(bit) for bit in rng.choice(16, bits, replace=False))
+            for at, word in enumerate(hashes)
+        ]
+
+    wall, voice, other = pictures(), sounds(), sounds()
     clips = [
         scored("a", video_hash=wall, audio_hash=voice),
-        scored("b", video_hash=flipped(wall, 4), audio_hash=flipped(voice, 3)),  # compressed again
+        scored("b", video_hash=flipped(wall, 4), audio_hash=flipped(voice, 3, every=2)),  # compressed again
         scored("c", video_hash=wall, audio_hash=other),  # the same person before the same wall
-        scored("d", video_hash=words(), audio_hash=voice),  # the same voice over other pictures
-        scored("e", video_hash=wall, audio_hash=voice, seconds=9.0),
+        scored("d", video_hash=pictures(), audio_hash=voice),  # the same voice over other pictures
+        scored("e", video_hash=wall[:10], audio_hash=voice[:16], seconds=2.0),  # half of it
     ]
-    assert near_duplicates(clips, 9, 14) == {"b": "a"}
+    assert near_duplicates(clips, 14, 12) == {"b": "a"}
     verdicts = select(clips, Recipe())
     assert [each.reason for each in verdicts] == [None, DUPLICATE, None, None, None]
     assert verdicts[1].duplicate_of == "a"

@@ -17,8 +17,11 @@ from skyreels_audio.curation.schema import Clip
 from skyreels_audio.curation.stage import Stage, need_folder, need_packages
 from skyreels_audio.curation.voices import VoiceEncoder
 
-FULL_SCALE = 0.985
-FRAME = RATE // 50  # samples over which levels are taken
+CEILING, LEVELS = 0.4, 16  # of the peak, from which a ceiling is looked for; steps from there to the peak
+NOISE_WINDOW, NOISE_HOP = 512, 160  # of the spectrogram in which noise is looked for
+NOISE_BANDS = 24
+NOISE_BAND = 100, 7600  # Hz
+QUIET = 10  # per cent of the time in which nothing but noise is heard in a band
 SPEECH_BAND = 300, 3000  # Hz, where a voice has most of its energy
 FALL = 45.0  # dB below the voice's peak level at which its band ends
 WINDOW, HOP = 2048, 512  # of spectrograms
@@ -37,7 +40,7 @@ class Audio(Stage):
     """
 
     name: ClassVar[str] = "audio"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     whisper: Path | None = None
     _vad: Any = PrivateAttr(None)
     _voices: Any = PrivateAttr(None)
@@ -69,13 +72,13 @@ class Audio(Stage):
         return replace(
             clip,
             loudness=loudness(sound_n),
-            clipping=float((np.abs(sound_n) >= FULL_SCALE).mean()),
+            clipping=clipping(sound_n),
             snr=snr(sound_n, spoken_n),
             bandwidth=bandwidth(sound_n),
             speech=float(spoken_n.mean()),
             language=self._language(sound_n),
             music=music(sound_n),
-            speakers=self._voices.diversity(sound_n, spoken_n),
+            speakers=self._voices.diversity(sound_n),
             on_screen=_on_screen(clip, spoken_n),
         )
 
@@ -112,15 +115,39 @@ def loudness(sound_n: np.ndarray) -> float:
     return max(-70.0, float(pyloudnorm.Meter(RATE).integrated_loudness(sound_n.astype(np.float64))))
 
 
+def clipping(sound_n: np.ndarray) -> float:
+    """Share of samples piled up at a ceiling: the largest rise of the histogram of levels towards the peak.
+
+    Louder is rarer in speech at any gain; what was cut off lies at one level, around which a codec or resampling
+    scatters it.
+    """
+    level_n = np.abs(sound_n)
+    peak = float(level_n.max(initial=0.0))
+    if peak == 0:
+        return 0.0
+    count_L = np.histogram(level_n, np.linspace(CEILING * peak, peak, LEVELS + 1))[0]
+    return float((count_L - np.minimum.accumulate(count_L)).max() / len(level_n))
+
+
 def snr(sound_n: np.ndarray, spoken_n: np.ndarray) -> float | None:
-    """dB of speech over what is left in the quietest tenth of the pauses, or of the clip; None without speech."""
-    count = len(sound_n) // FRAME
-    power_T = np.square(sound_n[: count * FRAME]).reshape(count, FRAME).mean(axis=1) + 1e-10
-    spoken_T = spoken_n[: count * FRAME].reshape(count, FRAME).mean(axis=1) > 0.5
+    """dB of speech over noise, which is what every band keeps in its quietest tenth; None without speech.
+
+    Bands are quiet between sounds and harmonics: a clip that has no pause has no more noise for that.
+    Source: after Martin, "Noise power spectral density estimation based on optimal smoothing and minimum statistics",
+    2001.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    power_TK = _spectrogram(sound_n, NOISE_WINDOW, NOISE_HOP) ** 2
+    spoken_T = spoken_n[NOISE_WINDOW // 2 :: NOISE_HOP][: len(power_TK)]
     if not spoken_T.any():
         return None
-    pauses = power_T[~spoken_T] if (~spoken_T).sum() >= 10 else power_T
-    return float(10 * np.log10(power_T[spoken_T].mean() / np.percentile(pauses, 10)))
+    edges = np.unique((np.geomspace(*NOISE_BAND, NOISE_BANDS + 1) * NOISE_WINDOW / RATE).round().astype(int))
+    band_TB = uniform_filter1d(np.add.reduceat(power_TK[:, : edges[-1]], edges[:-1], axis=1), 5, axis=0)
+    noise = float(np.percentile(band_TB, QUIET, axis=0).sum())
+    heard = float(band_TB[: len(spoken_T)][spoken_T].sum(axis=1).mean())
+    least = 1e-8 * heard + 1e-10  # 80 dB under the voice nothing matters
+    return float(10 * np.log10(max(heard - noise, least) / (noise + least)))
 
 
 def bandwidth(sound_n: np.ndarray) -> float:
@@ -154,10 +181,10 @@ def music(sound_n: np.ndarray) -> float:
     return float((peaks_TK & stay_TK)[:, first:last].sum(axis=1).mean())
 
 
-def _spectrogram(sound_n: np.ndarray, window: int = WINDOW) -> np.ndarray:
+def _spectrogram(sound_n: np.ndarray, window: int = WINDOW, hop: int = HOP) -> np.ndarray:
     """Magnitudes [T, K]."""
     padded_n = np.pad(sound_n, (0, max(0, window - len(sound_n))))
-    windows_TN = np.lib.stride_tricks.sliding_window_view(padded_n, window)[::HOP]
+    windows_TN = np.lib.stride_tricks.sliding_window_view(padded_n, window)[::hop]
     return np.abs(np.fft.rfft(windows_TN * np.hanning(window).astype(np.float32), axis=1)).astype(np.float32)
 
 

@@ -16,14 +16,17 @@ MOTION_WIDTH = 160  # pixels of the frames in which motion is measured
 FLOW_PAIRS = 6  # pairs of frames whose optical flow is measured
 MOVING = 0.1  # grey levels: a mean step that no still picture has
 NEAR = 2  # frames in which the picture must move for a frame to repeat it: a pause is not made of repeated frames
-EQUAL = 0.1  # of the largest step near: a smaller one repeats the frame before, but for what an encoder adds
+EQUAL = 0.2  # of the largest step near: a smaller one repeats the frame before, but for what an encoder adds
+PERIODS = range(2, 6)  # frames after which a cadence of repeated frames, as of a slower video, begins again
+SAME_PHASE = 0.5  # of the largest mean step of a cadence's phases: a frame of a smaller one repeats the one before
+CYCLES = 5  # of a cadence that must be seen
 
 
 class Quality(Stage):
     """Measures that need no model, on a few frames in the source's own resolution and on all frames made small."""
 
     name: ClassVar[str] = "quality"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def check(self) -> None:
         need_packages(self.name, "cv2")
@@ -37,13 +40,18 @@ class Quality(Stage):
             clip,
             sharpness=float(np.median([sharpness(still) for still in stills])),
             noise=float(np.median([noise(still) for still in stills])),
-            brightness=float(np.mean([still.mean() for still in stills]) / 255),
+            brightness=float(np.mean([exposure(still) for still in stills])),
             clipped=float(np.mean([((still < 4) | (still > 251)).mean() for still in stills])),
             blockiness=float(np.median([blockiness(still) for still in stills])),
             duplicates=duplicates(steps_F),
             shake=shake(small_FHW),
             flow=flow(small_FHW),
         )
+
+
+def exposure(luma_HW: np.ndarray) -> float:
+    """Middle between the dark and the bright parts of the picture, 0 … 1: a wall's size and colour say little of it."""
+    return float(np.percentile(luma_HW, (5, 95)).mean() / 255)
 
 
 def sharpness(luma_HW: np.ndarray) -> float:
@@ -91,13 +99,25 @@ def blockiness(luma_HW: np.ndarray) -> float:
 
 
 def duplicates(steps_F: np.ndarray) -> float:
-    """Share of frames that repeat the one before while the picture moves, of the mean grey steps between frames."""
+    """Share of frames that repeat the one before while the picture moves, of the mean grey steps between frames.
+
+    What an encoder adds to a repeated frame can be half of a slow motion: alone it is not told from a slower moment,
+    but where every second or third step is large, no motion is. The larger share of the two ways to see it counts.
+    """
     from scipy.ndimage import maximum_filter1d
 
     if not len(steps_F):
         return 0.0
     near_F = maximum_filter1d(steps_F, 2 * NEAR + 1)
-    return float(((steps_F <= EQUAL * near_F) & (near_F > MOVING)).mean())
+    moving_F = near_F > MOVING
+    shares = [float(((steps_F <= EQUAL * near_F) & moving_F).mean())]
+    for period in PERIODS:
+        phases = [moving_F[phase::period] for phase in range(period)]
+        if min(moving.sum() for moving in phases) >= CYCLES:
+            relative_F = steps_F / near_F.clip(MOVING)
+            means = np.array([relative_F[k::period][moving].mean() for k, moving in enumerate(phases)])
+            shares.append(float((means <= SAME_PHASE * means.max()).mean() * moving_F.mean()))
+    return max(shares)
 
 
 def shake(small_FHW: np.ndarray) -> float:

@@ -68,8 +68,8 @@ class Stages(Strict):
 class Duplicates(Strict):
     """When two clips are the same material: both hashes are near."""
 
-    video_bits: int = Field(default=9, ge=0, le=64)  # of 64, by which the pictures of a second may differ
-    audio_bits: int = Field(default=14, ge=0, le=64)
+    video_bits: int = Field(default=14, ge=0, le=64)  # of 64, by which pictures of the same time may differ
+    audio_bits: int = Field(default=12, ge=0, le=64)
 
 
 class Review(Strict):

@@ -56,10 +56,10 @@ class Clip:
     # 3 quality
     sharpness: float | None = None  # 0 blurred … 1 crisp (1 - Crété's blur)
     noise: float | None = None  # standard deviation in grey levels
-    brightness: float | None = None  # mean, 0 … 1
+    brightness: float | None = None  # middle between dark and bright parts, 0 … 1
     clipped: float | None = None  # share of black or white pixels
     blockiness: float | None = None  # steps across the 8x8 grid over steps inside it
-    duplicates: float | None = None  # share of frames equal to the one before
+    duplicates: float | None = None  # share of frames that repeat the one before while the picture moves
     shake: float | None = None  # jitter of the camera, per mille of the picture's width
     flow: float | None = None  # mean optical flow, share of the picture's width per second
 
@@ -87,13 +87,13 @@ class Clip:
 
     # 6 audio
     loudness: float | None = None  # LUFS (ITU-R BS.1770)
-    clipping: float | None = None  # share of samples at full scale
-    snr: float | None = None  # dB: speech over what is left in its pauses
+    clipping: float | None = None  # share of samples piled up at a ceiling, be it full scale or below
+    snr: float | None = None  # dB: speech over the noise that stays in its bands
     bandwidth: float | None = None  # Hz below which the speech lies
     speech: float | None = None  # share of the time
     language: str | None = None  # ISO 639-1, by Whisper, where it is set up
     music: float | None = None  # partials that stand, at a time
-    speakers: float | None = None  # 0 one voice … 1 surely several
+    speakers: float | None = None  # how far the voices that take turns are apart: 0 one voice … 1
     on_screen: float | None = None  # r of lip movement with speech activity
 
     # 7 synchrony
@@ -107,8 +107,8 @@ class Clip:
     caption_by: str | None = None
 
     # 9 fingerprints, for near-duplicates across the pool
-    video_hash: list[int] | None = None  # 64 bits for each second
-    audio_hash: list[int] | None = None
+    video_hash: list[int] | None = None  # 64 bits, five times a second
+    audio_hash: list[int] | None = None  # 16 bits, ten times a second
 
 
 COLUMNS = tuple(each.name for each in fields(Clip))

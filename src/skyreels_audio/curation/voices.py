@@ -11,9 +11,9 @@ from skyreels_audio.curation.footage import RATE
 
 HOP = RATE // 100
 MELS = 40
-SECONDS = 1.2  # of a window; the encoder was trained on 1.6, clips are short
-EVERY = 0.2  # seconds between windows
-SPOKEN = 0.7  # least share of speech in a window that counts
+LONGEST, SHORTEST = 120, 40  # hops of a window: half of the speech; the encoder was trained on 160, clips are short
+EVERY = 10  # hops between windows
+LOUD = 25  # dB below its loud moments, down to which sound is a voice: a detector of speech loses much of a short turn
 
 
 class VoiceEncoder:
@@ -35,37 +35,47 @@ class VoiceEncoder:
         self._filters = mel_filter_bank(201, MELS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
         self._window = window_function(400, "hann")
 
-    def embed(self, sound_n: np.ndarray, starts: list[int]) -> np.ndarray:
-        """Embeddings [W, 256] of the windows of ``SECONDS`` that begin at these samples."""
-        import torch
+    def mel(self, sound_n: np.ndarray) -> np.ndarray:
+        """Mel spectra [T, MELS] of the sound, brought to the level of the encoder's training."""
         from transformers.audio_utils import spectrogram
 
         loud_n = sound_n * (10 ** (-30 / 20) / max(float(np.sqrt(np.square(sound_n).mean())), 1e-6))
-        mel_TM = spectrogram(
+        return spectrogram(
             loud_n, self._window, 400, HOP, fft_length=400, power=2.0, center=True, mel_filters=self._filters
         ).T.astype(np.float32)
-        length = round(SECONDS * 100)
-        mels_WTM = np.stack([mel_TM[start // HOP : start // HOP + length] for start in starts])
+
+    def embed(self, mels_WTM: np.ndarray) -> np.ndarray:
+        """Embeddings [W, 256] of windows of mel spectra."""
+        import torch
+
         with torch.inference_mode():
             _, (hidden, _) = self._lstm(torch.from_numpy(mels_WTM))
             raw_WD = torch.relu(self._linear(hidden[-1]))
             return torch.nn.functional.normalize(raw_WD, dim=1).numpy()
 
-    def diversity(self, sound_n: np.ndarray, spoken_n: np.ndarray) -> float | None:
-        """1 - cosine of the two groups that the windows fall into; None with less speech than two windows."""
-        length = round(SECONDS * RATE)
-        starts = range(0, len(sound_n) - length + 1, round(EVERY * RATE))
-        starts = [start for start in starts if spoken_n[start : start + length].mean() >= SPOKEN]
-        if len(starts) < 3:
+    def diversity(self, sound_n: np.ndarray) -> float | None:
+        """`turn_distance` of what is spoken, pauses left out; None with less than two of the shortest windows."""
+        from scipy.ndimage import uniform_filter1d
+
+        if len(sound_n) < 2 * SHORTEST * HOP:
             return None
-        return group_distance(self.embed(sound_n, starts))
+        mel_TM = self.mel(sound_n)
+        level_T = 10 * np.log10(uniform_filter1d(mel_TM.sum(axis=1), 9) + 1e-12)
+        spoken_TM = mel_TM[level_T > np.percentile(level_T, 95) - LOUD]
+        length = min(LONGEST, len(spoken_TM) // 2)
+        if length < SHORTEST:
+            return None
+        starts = range(0, len(spoken_TM) - length + 1, min(EVERY, length // 6))
+        return turn_distance(self.embed(np.stack([spoken_TM[start : start + length] for start in starts])))
 
 
-def group_distance(embeddings_WD: np.ndarray) -> float:
-    """Cosine distance of the means of two groups, those nearer to either of the two least alike windows."""
-    similar_WW = embeddings_WD @ embeddings_WD.T
-    a, b = np.unravel_index(np.argmin(similar_WW), similar_WW.shape)
-    first = similar_WW[a] >= similar_WW[b]
-    means = [embeddings_WD[chosen].mean(axis=0) for chosen in (first, ~first)]
-    means = [mean / np.linalg.norm(mean) for mean in means]
-    return float(1 - means[0] @ means[1])
+def turn_distance(embeddings_WD: np.ndarray) -> float:
+    """Cosine distance of the means before and after the moment at which they are farthest apart: speakers take turns.
+
+    The two least alike windows would do worse: one voice has those too.
+    """
+    before_WD = embeddings_WD.cumsum(axis=0)
+    after_WD = before_WD[-1] - before_WD[:-1]
+    before_WD = before_WD[:-1]
+    lengths_W = np.linalg.norm(before_WD, axis=1) * np.linalg.norm(after_WD, axis=1)
+    return float(1 - ((before_WD * after_WD).sum(axis=1) / lengths_W).min())
