@@ -31,9 +31,10 @@ BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on t
 ENAMEL = 0.79, 0.765, 0.715  # of usual teeth under white light, as far as a smile shows them
 LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
-SEEN, LIT = (0.15, 0.45), (0.6, 1.08)  # openness from which on teeth are seen, and their light in a slit and wide open
+SEEN, LIT = (0.21, 0.37), (0.6, 1.08)  # openness from which on teeth are seen, and their light in a slit and wide open
 WARM = 0.8, 1.1, 1.25  # powers of the light on teeth: what comes in late was red lips' and gums' before
 DARK, DARKER = 200, 0.85  # one pixel of a face in so many is as dark as its nostrils; a throat over that
+PARTS = 0.28, 0.42  # the most open place of lips that hardly part, and of a mouth
 SHADE = 9  # pixels of the face's box over which lips shade what is behind them
 
 
@@ -87,8 +88,9 @@ def fit_rigid(place_B2HW: Tensor, gap_B1HW: Tensor, inside_B1HW: Tensor) -> tupl
 
 
 def opening(inside_B1HW: Tensor) -> Tensor:
-    """How much of a pixel's surroundings is open mouth: what light comes in by."""
-    return F.avg_pool2d(inside_B1HW, SHADE, 1, SHADE // 2, count_include_pad=False)
+    """How much of a pixel's surroundings is open mouth: what light comes in by. Lips that hardly part let none in."""
+    open_B1HW = F.avg_pool2d(inside_B1HW, SHADE, 1, SHADE // 2, count_include_pad=False)
+    return open_B1HW * smoothstep(*PARTS, open_B1HW.amax((2, 3), keepdim=True))
 
 
 def soft_edge(inside_B1HW: Tensor) -> Tensor:
