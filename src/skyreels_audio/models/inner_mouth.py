@@ -158,7 +158,9 @@ def draw_inside(
     colour = lay_tongue(colour, across, (down - 1) / gap_B1HW.clamp(min=0.5), gap_B1HW, opening_B1HW)
     colour = colour * (0.62 + 0.38 * smoothstep(0.35, 0.9, opening_B1HW))
     # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
-    lit = (LIT[0] + (LIT[1] - LIT[0]) * smoothstep(0.1, 0.6, opening_B1HW)) ** place_B2HW.new_tensor(WARM).view(1, 3, 1, 1)
+    lit = (LIT[0] + (LIT[1] - LIT[0]) * smoothstep(0.1, 0.6, opening_B1HW)) ** place_B2HW.new_tensor(WARM).view(
+        1, 3, 1, 1
+    )
     seen = smoothstep(*SEEN, opening_B1HW) * unknown_B1HW
     upper = upper_teeth(place_B2HW, teeth_4RS)
     colour = colour + seen * upper[:, 3:] * (throat + lit * (upper[:, :3] - throat) - colour)
