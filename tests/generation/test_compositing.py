@@ -27,7 +27,7 @@ from skyreels_audio.generation.codes import (
     wider,
 )
 from skyreels_audio.generation.compositing import Aligned, Compositor, edit_mouth
-from skyreels_audio.generation.face_decoder import PARTS
+from skyreels_audio.generation.face_decoder import INSIDE, PARTS, TEETH, hidden_teeth
 from skyreels_audio.media import read_image
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
 
@@ -177,6 +177,22 @@ def test_teeth_of_a_picture_do_not_slide(vae: MotionAutoencoder, aligned: Aligne
     monkeypatch.setattr(compositor, "frame", lambda _, motion_MHW, __: seen.append(motion_MHW[[8, 9, 11, 13]].clone()))
     list(compositor.frames([code(jawOpen=i / 10, keepMouth=0.0) for i in range(11)]))
     assert all(torch.equal(place, seen[0]) for place in seen) and seen[0].abs().max() > 0
+
+
+def test_teeth_that_a_lip_would_hide_stand_lower_but_not_those_that_are_bared() -> None:
+    motion = torch.zeros(1, len(PARTS), 20, 12)
+    motion[:, INSIDE, 8:16] = 1
+
+    def lowered(lip: float, bared: float = 0.0) -> float:
+        """Where the lip's edge is at a place below, in half heights of a tooth, whose edge is at 1."""
+        motion[:, PARTS.index("below")] = lip + 0.2 * (torch.arange(20) - 8)[:, None]
+        motion[:, TEETH, 8] = bared
+        return hidden_teeth(motion)
+
+    assert lowered(0.0) == 0 and 0 < lowered(0.5) < lowered(0.65) <= lowered(2.0) < 0.2
+    assert lowered(2.0, bared=1.0) == 0
+    motion[:, INSIDE] = 0
+    assert lowered(2.0) == 0  # lips that do not part
 
 
 def test_an_edit_counts_as_far_as_it_was_to_be_seen(vae: MotionAutoencoder, aligned: Aligned) -> None:

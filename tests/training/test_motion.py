@@ -96,7 +96,7 @@ def test_what_a_source_does_not_show_of_a_mouth_is_drawn_in_its_new_light() -> N
     where = (seen.inside_B1HW > 0) & (seen.place_B2HW[:, 1:].abs() < 0.4)  # white teeth
     for n in range(len(where)):
         shown = (seen.target_B3HW[n][:, where[n, 0]].amax(1) + 1) / 2
-        assert torch.allclose(shown, seen.light_B7[n, :3].clamp(0, 1), atol=0.05) or not where[n].any()
+        assert torch.allclose(shown, seen.light_B7[n, :3].clamp(0, 1), atol=0.1) or not where[n].any()
     assert seen.light_B7[:, :3].std(0).min() > 0.01 and where.any()
 
 

@@ -23,6 +23,9 @@ SHARE, STRENGTH, INSIDE, TEETH = (PARTS.index(name) for name in ("share", "stren
 OPEN, UNKNOWN = (PARTS.index(name) for name in ("open", "unknown"))
 FIXED = [PARTS.index(name) for name in ("across", "below", "bared", "unknown")]  # the same in all frames of a picture
 OPENINGS = 0.1, 0.3, 0.5, 0.7  # of the jaw, at which a picture is asked where its skull stands
+WIDE_OPEN = 2  # of them, from which on a mouth is wide open
+FRONT, SHOWN = 0.25, 0.4  # places across up to which front teeth go; and below, from which on a lip hides too much
+LOWER, LOWEST = 0.6, 0.17  # by so much of that teeth are lower, and at most so far
 FADE = 10  # pixels of the box over which an edit ends at its border
 BELOW = 1.4  # place below which a mouth that is open wider than the jaw shows the tongue; edges of upper teeth are at 1
 AWAKE = 0.12  # how far keeping must end until the decoder has its full say: at rest the picture is itself
@@ -101,7 +104,24 @@ class FaceDecoder:
         """What is the same in all frames of one picture [4, H, W]: the mean over some mouths."""
         codes = torch.zeros(len(OPENINGS), len(CHANNELS))
         codes[:, CHANNELS.index("jawOpen")] = torch.tensor(OPENINGS)
-        return self(codes)[:, FIXED].mean(0)
+        motion = self(codes)
+        fixed = motion[:, FIXED].mean(0)
+        fixed[FIXED.index(PARTS.index("below"))] -= hidden_teeth(motion[WIDE_OPEN:])
+        return fixed
+
+
+def hidden_teeth(motion_BMHW: Tensor) -> float:
+    """By how much upper teeth, of which open mouths would show next to nothing, stand lower than the decoder says.
+
+    Where a picture bares them they are where they are.
+    """
+    across, below = (motion_BMHW[:, PARTS.index(name)] for name in ("across", "below"))
+    open_BHW = (motion_BMHW[:, INSIDE] > 0.5) & (across.abs() < FRONT)
+    lip_BW = torch.where(open_BHW, below, torch.inf).amin(1)
+    lip_n = lip_BW[lip_BW.isfinite()]
+    if not len(lip_n) or motion_BMHW[:, TEETH].amax() > 0.5:
+        return 0.0
+    return min(LOWER * max(float(lip_n.median()) - SHOWN, 0.0), LOWEST)
 
 
 def border_fade(shape: tuple[int, int], device: Any) -> Tensor:

@@ -31,8 +31,10 @@ BARED, EDGE = 60, 5  # pixels of the face's box that show teeth, from which on t
 ENAMEL = 0.79, 0.765, 0.715  # of usual teeth under white light, as far as a smile shows them
 LONGEST = 2.0  # place down to which a long tooth goes
 ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and below its middle
+SEEN, LIT = (0.21, 0.37), (0.6, 1.08)  # openness from which on teeth are seen, and their light in a slit and wide open
 WARM = 0.8, 1.1, 1.25  # powers of the light on teeth: what comes in late was red lips' and gums' before
 DARK, DARKER = 200, 0.85  # one pixel of a face in so many is as dark as its nostrils; a throat over that
+PARTS = 0.28, 0.42  # the most open place of lips that hardly part, and of a mouth
 SHADE = 9  # pixels of the face's box over which lips shade what is behind them
 
 
@@ -86,8 +88,9 @@ def fit_rigid(place_B2HW: Tensor, gap_B1HW: Tensor, inside_B1HW: Tensor) -> tupl
 
 
 def opening(inside_B1HW: Tensor) -> Tensor:
-    """How much of a pixel's surroundings is open mouth: what light comes in by."""
-    return F.avg_pool2d(inside_B1HW, SHADE, 1, SHADE // 2, count_include_pad=False)
+    """How much of a pixel's surroundings is open mouth: what light comes in by. Lips that hardly part let none in."""
+    open_B1HW = F.avg_pool2d(inside_B1HW, SHADE, 1, SHADE // 2, count_include_pad=False)
+    return open_B1HW * smoothstep(*PARTS, open_B1HW.amax((2, 3), keepdim=True))
 
 
 def soft_edge(inside_B1HW: Tensor) -> Tensor:
@@ -150,25 +153,40 @@ def draw_inside(
         unknown_B1HW: from ``unknown_teeth``.
     """
     across, down = place_B2HW[:, :1], place_B2HW[:, 1:]
-    throat, cheek, tongue = (place_B2HW.new_tensor(c).view(1, 3, 1, 1) for c in (THROAT, CHEEK, TONGUE))
+    throat, cheek = (place_B2HW.new_tensor(c).view(1, 3, 1, 1) for c in (THROAT, CHEEK))
     colour = throat + smoothstep(0.5, 1.1, across.abs()) * (cheek - throat)
-    # 0 at the edges of the upper teeth, 1 at those of the lower: the tongue fills the lower half, darker to the back
-    # and to its sides, with a groove along its middle.
-    level = (down - 1) / gap_B1HW.clamp(min=0.5)
-    mound = smoothstep(0.1, 0.4, level - 0.3 * across.square()) * smoothstep(0.3, 1.2, gap_B1HW)
-    front = smoothstep(0.1, 0.85, level - 0.2 * across.square())
-    shape = (1 - 0.6 * across.square()).clamp(min=0) * (1 - 0.18 * torch.exp(-(across / 0.18).square()))
-    colour = colour + mound * ((0.42 + 0.58 * front) * shape * tongue - colour)
+    colour = lay_tongue(colour, across, (down - 1) / gap_B1HW.clamp(min=0.5), gap_B1HW, opening_B1HW)
     colour = colour * (0.62 + 0.38 * smoothstep(0.35, 0.9, opening_B1HW))
     # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
-    lit = (0.52 + 0.48 * smoothstep(0.1, 0.6, opening_B1HW)) ** place_B2HW.new_tensor(WARM).view(1, 3, 1, 1)
-    seen = smoothstep(0.15, 0.45, opening_B1HW) * unknown_B1HW
+    lit = (LIT[0] + (LIT[1] - LIT[0]) * smoothstep(0.1, 0.6, opening_B1HW)) ** place_B2HW.new_tensor(WARM).view(
+        1, 3, 1, 1
+    )
+    seen = smoothstep(*SEEN, opening_B1HW) * unknown_B1HW
     upper = upper_teeth(place_B2HW, teeth_4RS)
     colour = colour + seen * upper[:, 3:] * (throat + lit * (upper[:, :3] - throat) - colour)
     grey = colour.mean(1, keepdim=True)
     colour = grey + light_B7[:, 6:, None, None] * (colour - grey)
     white, dark = light_B7[:, :6, None, None].split(3, 1)
     return 2 * (dark + (white - dark) * colour).clamp(0, 1) - 1
+
+
+def lay_tongue(colour: Tensor, across: Tensor, level: Tensor, gap: Tensor, opened: Tensor) -> Tensor:
+    """Colours under white light [B, 3, H, W] of a throat with the tongue before it; all else [B, 1, H, W].
+
+    ``level`` is 0 at the edges of the upper teeth and 1 at those of the lower ones, behind which the tongue lies. It is
+    darker to the back, to its sides and where it bends down to its tip, has a groove along its middle, and is wet.
+    """
+    middle, tongue = across.square(), colour.new_tensor(TONGUE).view(1, 3, 1, 1)
+    there = smoothstep(0.12, 0.38, level - 0.45 * middle) * smoothstep(0.3, 1.2, gap)
+    front = smoothstep(0.05, 0.7, level - 0.3 * middle)
+    lit = (0.34 + 0.85 * front) * (1 - 0.65 * smoothstep(0.75, 1.25, level + 0.25 * middle))
+    lit = lit * (1 - 0.75 * middle).clamp(min=0) * (1 - 0.22 * front * torch.exp(-(across / 0.14).square()))
+    sheen = 0.12 * torch.exp(-((level - 0.62) / 0.16).square() - ((across.abs() - 0.26) / 0.16).square())
+    rows = torch.sin(17 * across + 4 * torch.sin(7 * level + 5 * across))
+    flecks = smoothstep(0.45, 0.95, rows * torch.sin(15 * level + 3.5 * torch.sin(9 * across + 1)))
+    wet = sheen + 0.18 * flecks * smoothstep(0.3, 0.6, level) * smoothstep(1.0, 0.8, level)
+    tongue = (tongue + wet * (1 - tongue)) * (0.8 + 0.2 * smoothstep(0.3, 0.7, opened))
+    return colour + there * (lit * tongue - colour)
 
 
 def _look(layer_4RS: Tensor, place_B2HW: Tensor) -> Tensor:
