@@ -5,6 +5,7 @@ from torch import Tensor
 
 from skyreels_audio.models.inner_mouth import (
     ENAMEL,
+    LIT,
     coarse,
     draw_inside,
     face_light,
@@ -42,7 +43,7 @@ def test_teeth_are_the_skulls_however_far_the_jaw_hangs() -> None:
     for gap in (2.0, 6.0):
         grey = column(gap).mean(0)
         white = grey[(down > -0.8) & (down < 0.8)]
-        assert white.max() - white.min() < 0.02 and 0.8 < white.min() < 0.9  # of white, and lit from all sides
+        assert white.max() - white.min() < 0.02 and abs(white.min() - 0.8 * LIT[1]) < 0.05
         between = (down > 1.3) & (down < 0.7 + gap)
         assert grey[between].max() < 0.5 * 0.8
 
@@ -85,7 +86,7 @@ def test_a_slit_is_darker_than_an_open_mouth() -> None:
 def test_a_pale_film_has_no_black_throat() -> None:
     pale = DAY + torch.tensor([0.0, 0, 0, 0.2, 0.2, 0.2, 0])
     assert float(column(6.0, pale).min()) > 0.2 > float(column(6.0).min()) + 0.1
-    assert torch.allclose(column(6.0, pale).max(), column(6.0).max(), atol=0.03)  # teeth are as white
+    assert torch.allclose(column(6.0, pale).max(), column(6.0).max(), atol=0.06)  # teeth are as white
 
 
 def test_light_is_as_bright_and_as_coloured_as_the_face() -> None:

@@ -190,7 +190,7 @@ class Compositor:
         toothless[grin.part], enamel[grin.part] = grin.lips_hw3, grin.enamel_hw3
         teeth[grin.part] = (255 * grin.teeth_hw[..., None]).round()
         # What lips that are hardly apart show between them may as well be closed by the decoder.
-        between[grin.part] = (255 * (1 - self.roundness) * grin.between_hw[..., None]).round()
+        between[grin.part] = (255 * min(1.6 * (1 - self.roundness), 1.0) * grin.between_hw[..., None]).round()
         self.shown, self.decoder.toothless = Shown(picture, toothless, enamel, teeth, between), True
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]

@@ -52,7 +52,8 @@ class Grin:
         covered_hw = maximum_filter(teeth_hw, 2 * round(EDGE * height) + 1)
         cores_hw = grey_erosion(teeth_hw, 2 * round(SPECK * height) + 1) > SOME
         teeth_hw = gaussian_filter(teeth_hw * binary_propagation(cores_hw, mask=teeth_hw > SOME), EVEN * height)
-        return cls(mouth.part, teeth_hw, mouth.with_lips(covered_hw), mouth.with_enamel(teeth_hw), mouth.inner_hw)
+        between_hw = gaussian_filter(mouth.inner_hw, EVENLY * height)
+        return cls(mouth.part, teeth_hw, mouth.with_lips(covered_hw), mouth.with_enamel(teeth_hw), between_hw)
 
 
 def without_teeth(picture_HW3: np.ndarray, landmarks: np.ndarray, share: float = 1.0) -> np.ndarray:
