@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TINT = 0.33  # power of the skin's hue that white has in its light: teeth of photographs have 0.18 to 0.40
-PAINTED, TINTED, DIMMED = (0.4, 0.52), 0.6, 0.12  # of more saturated skin, which is painted, more, and less light
+PAINTED, TINTED, DIMMED = (0.4, 0.52), 0.6, 0.2  # of more saturated skin, which is painted, more, and less light
 COLOURED = 0.18  # saturation of skin from which on a picture counts as coloured
 TONGUE, THROAT, CHEEK = (0.66, 0.32, 0.31), (0.14, 0.05, 0.045), (0.34, 0.14, 0.12)  # colours under white light
 ROWS, COLUMNS = (0.0, 0.65), (0.19, 0.81)  # of the face's box, between which nearly all is skin
