@@ -72,6 +72,7 @@ CHIN, CHIN_SIZE = MOUTH_CENTRE + np.array([0.0, 0.105]), np.array([15.0, 8.0])  
 EVEN = 4.0  # crop pixels over which skin is even but for its grain
 SOFT = 1.2  # pixels of a picture that an edge of teeth is wide
 OPAQUE, LARGE = 0.9, 1.8  # of what is painted; picture pixels per crop pixel from which on its edges are steeper
+GAPING = 1.6  # times sooner than round corners end, with lips further apart, all between a grin's lips is painted
 SURE = 3.0  # the same of teeth that a picture bares: half a tooth over half a lip is a ghost
 RED = 0.22, 0.36  # how far green is below red, over it, from which on what was taken for teeth is a lip
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
@@ -190,7 +191,7 @@ class Compositor:
         toothless[grin.part], enamel[grin.part] = grin.lips_hw3, grin.enamel_hw3
         teeth[grin.part] = (255 * grin.teeth_hw[..., None]).round()
         # What lips that are hardly apart show between them may as well be closed by the decoder.
-        between[grin.part] = (255 * min(1.6 * (1 - self.roundness), 1.0) * grin.between_hw[..., None]).round()
+        between[grin.part] = (255 * min(GAPING * (1 - self.roundness), 1.0) * grin.between_hw[..., None]).round()
         self.shown, self.decoder.toothless = Shown(picture, toothless, enamel, teeth, between), True
         left, top = self.box[:2].round().astype(int)
         place = np.c_[self.place[:, :2], self.place[:, 2] + self.place[:, :2] @ [left, top]]

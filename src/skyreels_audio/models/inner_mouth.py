@@ -34,7 +34,7 @@ ROOM = 1.2  # half heights of an incisor that a picture of teeth has above and b
 SEEN, LIT = (0.21, 0.37), (0.78, 1.22)  # openness from which on teeth are seen, and their light in a slit and wide open
 WARM = 0.9, 1.05, 1.12  # powers of the light on teeth: what comes in late was red lips' and gums' before
 DARK, DARKER = 200, 0.85  # one pixel of a face in so many is as dark as its nostrils; a throat over that
-PARTS = 0.28, 0.42  # the most open place of lips that hardly part, and of a mouth
+PARTED = 0.28, 0.42  # the most open place of lips that hardly part, and of a mouth
 SHADE = 9  # pixels of the face's box over which lips shade what is behind them
 
 
@@ -90,7 +90,7 @@ def fit_rigid(place_B2HW: Tensor, gap_B1HW: Tensor, inside_B1HW: Tensor) -> tupl
 def opening(inside_B1HW: Tensor) -> Tensor:
     """How much of a pixel's surroundings is open mouth: what light comes in by. Lips that hardly part let none in."""
     open_B1HW = F.avg_pool2d(inside_B1HW, SHADE, 1, SHADE // 2, count_include_pad=False)
-    return open_B1HW * smoothstep(*PARTS, open_B1HW.amax((2, 3), keepdim=True))
+    return open_B1HW * smoothstep(*PARTED, open_B1HW.amax((2, 3), keepdim=True))
 
 
 def soft_edge(inside_B1HW: Tensor) -> Tensor:
@@ -158,9 +158,8 @@ def draw_inside(
     colour = lay_tongue(colour, across, (down - 1) / gap_B1HW.clamp(min=0.5), gap_B1HW, opening_B1HW)
     colour = colour * (0.62 + 0.38 * smoothstep(0.35, 0.9, opening_B1HW))
     # Teeth are in the shade of the lips: in what is nearly closed they are hardly to be seen.
-    lit = (LIT[0] + (LIT[1] - LIT[0]) * smoothstep(0.1, 0.6, opening_B1HW)) ** place_B2HW.new_tensor(WARM).view(
-        1, 3, 1, 1
-    )
+    (dim, bright), warm = LIT, place_B2HW.new_tensor(WARM).view(1, 3, 1, 1)
+    lit = (dim + (bright - dim) * smoothstep(0.1, 0.6, opening_B1HW)) ** warm
     seen = smoothstep(*SEEN, opening_B1HW) * unknown_B1HW
     upper = upper_teeth(place_B2HW, teeth_4RS)
     colour = colour + seen * upper[:, 3:] * (throat + lit * (upper[:, :3] - throat) - colour)
