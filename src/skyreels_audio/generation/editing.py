@@ -9,12 +9,15 @@ Legend: F frame of the edited stretch, H W pixels of the crop.
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from skyreels_audio.faces.align import feather, paste
 from skyreels_audio.faces.warp import warp
@@ -114,6 +117,21 @@ def with_colours_of(source: np.ndarray, edited: np.ndarray, region: np.ndarray) 
     return np.clip(np.round(edited + shift), 0, 255).astype(np.uint8)
 
 
+def in_threads(
+    edited: Callable[[int, StoredFrame], StoredFrame], frames: Iterable[tuple[int, StoredFrame]]
+) -> Iterator[StoredFrame]:
+    """Numbered frames, edited, in order: one a thread at a time, in as many threads as torch may use."""
+    count = torch.get_num_threads()
+    waiting: deque[Future[StoredFrame]] = deque()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for number, frame in frames:
+            waiting.append(pool.submit(edited, number, frame))
+            if len(waiting) == 2 * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 @dataclass(frozen=True, eq=False)
 class EditedVideo:
     """An edited video: ``frames`` yields ``num_frames`` frames of ``width`` × ``height``, once, as they are decoded."""
@@ -160,17 +178,21 @@ def _edit_by_motion(
     codes_FN = pipe.generate_motion(plan.waveform(waveform_n), settings=settings, progress=progress, **options)
     codes_FN = speak_as_wide(codes_FN, plan.aperture)
 
+    strengths = plan.strengths
+
+    def edited(number: int, frame: StoredFrame) -> StoredFrame:
+        index = number - plan.start
+        if plan.faults[number] is not None:
+            return frame
+        shown = frame.rgb()
+        aligned = Aligned(shown, plan.places[index], plan.size, landmarks=plan.landmarks[index])
+        return frame.repainted(edit_mouth(aligned, codes_FN[index], pipe.vae, float(strengths[number])), shown)
+
     def frames() -> Iterator[StoredFrame]:
-        strengths = plan.strengths
-        for number, frame in enumerate(frames_at(plan.path, plan.info, plan.order)):
-            index = number - plan.start
-            if plan.faults[number] is not None:
-                yield frame
-                continue
-            shown = frame.rgb()
-            aligned = Aligned(shown, plan.places[index], plan.size, landmarks=plan.landmarks[index])
-            yield frame.repainted(edit_mouth(aligned, codes_FN[index], pipe.vae, float(strengths[number])), shown)
-            if progress is not None:
+        source = enumerate(frames_at(plan.path, plan.info, plan.order))
+        for number, frame in enumerate(in_threads(edited, source)):
+            yield frame
+            if progress is not None and plan.faults[number] is None:
                 progress("decode", number + 1, len(plan.order))
 
     return EditedVideo(frames(), len(plan.order), plan)

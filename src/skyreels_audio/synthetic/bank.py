@@ -16,13 +16,13 @@ import numpy as np
 
 from skyreels_audio.synthetic import voices
 from skyreels_audio.synthetic.sentences import ENGLISH, is_test, languages, sentence
-from skyreels_audio.synthetic.speech import RATE, Utterance, concatenate
+from skyreels_audio.synthetic.speech import RATE, Utterance, concatenate, replay
 from skyreels_audio.synthetic.visemes import curves
 
 SHARD = 16  # utterances per shard, about five minutes
 SECONDS = (12.0, 28.0)
 # What share of the utterances each engine speaks; engines that are not installed leave theirs to the others.
-SHARES = {"espeak": 0.45, "flite": 0.15, "hibari": 0.20, "kokoro": 0.10, "grid": 0.10}
+SHARES = {"espeak": 0.37, "flite": 0.12, "hibari": 0.17, "kokoro": 0.09, "grid": 0.25}
 TEST_VOICES = frozenset(
     {"espeak:f5", "espeak:m7", "espeak:Andrea", "espeak:Gene", "espeak:klatt3", "espeak:steph", "espeak:pablo"}
     | {"flite:awb", "kokoro:jm_kumo", "kokoro:jf_nezumi"}
@@ -86,7 +86,9 @@ def _say(engine: str, language: str, speaker: str, rng: np.random.Generator, tes
         if engine == "grid":
             path = recordings[int(rng.integers(len(recordings)))]
             code = path.stem.split("-")[-1]
-            return voices.recording(path) if is_test(voices.grid_sentence(code)) == test else None
+            if is_test(voices.grid_sentence(code)) != test:
+                return None
+            return replay(voices.recording(path), rng.uniform(0.9, 1.12))
         text = sentence(language, rng, test)
         if engine == "espeak":
             return voices.say_espeak(text, language, speaker, rng)

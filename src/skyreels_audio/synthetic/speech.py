@@ -15,7 +15,8 @@ class Utterance:
     """A piece of speech.
 
     `waveform` is float32 [n] at 16 kHz in [-1, 1]; `phonemes` are (start, end, IPA), in seconds and in order; whatever
-    no phoneme covers is silence. `voice` names the engine and the speaker ("espeak:m3", "flite:slt").
+    no phoneme covers is silence. `voice` names the engine and the speaker ("espeak:m3", "flite:slt"). `seen`: of a
+    speaker who was filmed, (time, how far the lips part, as the first channel of `visemes.curves`).
     """
 
     waveform: np.ndarray
@@ -23,6 +24,7 @@ class Utterance:
     text: str
     language: str
     voice: str
+    seen: tuple[tuple[float, float], ...] = ()
 
     @property
     def duration(self) -> float:
@@ -43,14 +45,17 @@ def resample(waveform: np.ndarray, ratio: float) -> np.ndarray:
 def concatenate(utterances: Sequence[Utterance], gaps: Sequence[float]) -> Utterance:
     """Joins utterances of one voice with silences: `gaps` (seconds) has one before each of them and one at the end."""
     assert len(gaps) == len(utterances) + 1
-    pieces, phonemes, time = [np.zeros(round(gaps[0] * RATE), np.float32)], [], round(gaps[0] * RATE) / RATE
+    pieces, phonemes, seen = [np.zeros(round(gaps[0] * RATE), np.float32)], [], []
+    time = round(gaps[0] * RATE) / RATE
     for utterance, gap in zip(utterances, gaps[1:], strict=True):
         silence = np.zeros(round(gap * RATE), np.float32)
         phonemes += [(start + time, end + time, ipa) for start, end, ipa in utterance.phonemes]
+        seen += [(at + time, parted) for at, parted in utterance.seen]
         pieces += [utterance.waveform, silence]
         time += (len(utterance.waveform) + len(silence)) / RATE
     text = ". ".join(utterance.text for utterance in utterances)
-    return replace(utterances[0], waveform=np.concatenate(pieces), phonemes=tuple(phonemes), text=text)
+    waveform = np.concatenate(pieces)
+    return replace(utterances[0], waveform=waveform, phonemes=tuple(phonemes), text=text, seen=tuple(seen))
 
 
 def replay(utterance: Utterance, speed: float) -> Utterance:
@@ -61,6 +66,7 @@ def replay(utterance: Utterance, speed: float) -> Utterance:
         utterance,
         waveform=waveform,
         phonemes=tuple((start * stretch, end * stretch, ipa) for start, end, ipa in utterance.phonemes),
+        seen=tuple((at * stretch, parted) for at, parted in utterance.seen),
     )
 
 
@@ -73,7 +79,8 @@ def cut(utterance: Utterance, start: float, seconds: float) -> Utterance:
         for a, b, ipa in utterance.phonemes
         if b > start and a < start + seconds
     )
-    return replace(utterance, waveform=np.pad(waveform, (0, count - len(waveform))), phonemes=phonemes)
+    seen = tuple((at - start, parted) for at, parted in utterance.seen)
+    return replace(utterance, waveform=np.pad(waveform, (0, count - len(waveform))), phonemes=phonemes, seen=seen)
 
 
 def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -217,13 +217,25 @@ def grid_sentence(code: str) -> str:
     return " ".join(_GRID[place][letter] if place in _GRID else letter for place, letter in enumerate(code))
 
 
+WIDEST = 0.068  # of the face's height that a GRID speaker's lips are apart where the rig's are in a shout
+
+
 def recording(path: Path) -> Utterance:
-    """One GRID recording, `grid-<speaker>-<code>.<any>`, with aligned phonemes."""
-    from skyreels_audio.media import read_audio
+    """One GRID recording, `grid-<speaker>-<code>.<any>`, with aligned phonemes, and how far its speaker's lips part.
+
+    Raises ValueError if the sound does not fit the words, or no face is seen.
+    """
+    from skyreels_audio.faces import lip_aperture, track_faces
+    from skyreels_audio.media import probe_video, read_audio, read_video
 
     _, speaker, code = path.stem.split("-")
     waveform, text = read_audio(path, RATE), grid_sentence(code)
-    return Utterance(waveform, align(waveform, text), text, "en-gb", f"grid:{speaker}")
+    phonemes = align(waveform, text)
+    if not (tracks := track_faces(read_video(path))):
+        raise ValueError(f"{path}: no face is seen")
+    fps, faces = probe_video(path).fps, enumerate(tracks[0].faces)
+    seen = tuple((index / fps, lip_aperture(face.landmarks) / WIDEST) for index, face in faces if face is not None)
+    return Utterance(waveform, phonemes, text, "en-gb", f"grid:{speaker}", seen)
 
 
 def installed() -> dict[str, bool]:
