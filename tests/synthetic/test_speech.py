@@ -1,5 +1,6 @@
 import importlib.util
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from skyreels_audio.synthetic.alignment import align
 from skyreels_audio.synthetic.bank import SHARES, TEST_VOICES, SpeechBank, compress, decompress, speech_bank
 from skyreels_audio.synthetic.sentences import english, is_test, sentence
 from skyreels_audio.synthetic.speech import RATE, Utterance, augment, concatenate, cut, replay
+from skyreels_audio.synthetic.visemes import curves
 
 
 def beep(times, duration=1.0) -> Utterance:
@@ -41,6 +43,22 @@ def test_phonemes_stay_with_their_sound():
     ):
         assert len(changed.phonemes) >= 1
         assert loud_where_said(changed)
+
+
+def test_lips_that_were_seen_stay_with_their_sound():
+    """Whoever is heard and seen opens the lips where the sound is, also when both are moved."""
+    utterance = replace(beep([(0.4, 0.6)]), seen=tuple((n / 25, float(0.4 <= n / 25 <= 0.6)) for n in range(25)))
+    for changed in (
+        concatenate([utterance, utterance], [0.123, 0.4, 1.0]),
+        replay(utterance, 1.25),
+        cut(utterance, 0.3, 1),
+    ):
+        times, seen = zip(*changed.seen, strict=True)
+        for start, end, _ in changed.phonemes:
+            parts = curves(changed)[:, 0]
+            assert np.interp((start + end) / 2, times, seen) == 1
+            assert parts[round(50 * (start + end))] > 0.9
+            assert parts[round(100 * (end + 0.09)) :][:5].max() < 0.1
 
 
 def test_replaying_faster_shortens():

@@ -27,7 +27,7 @@ _CLOSURE_LEAST = 0.07  # seconds for which lips stay together in a fast /b/
 
 # class: (IPA letters, how lips part, targets, dominance). Lips part by a share of what a shout needs, with a dominance,
 # and reach so many milliseconds before and after the sound: fitted to 430 sentences of a GRID speaker by gradient
-# descent, all at once, and rounded. On 68 others the distance of his lips follows it with r = R_FIT.
+# descent, all at once, and rounded. On 68 others the distance of his lips follows it with r = 0.81.
 # Targets: funnel pucker press wide upup lowdn roll tongue. Dominance: of lip shape (funnel, pucker, wide), of lip
 # height (upup, lowdn), of the tongue.
 _Numbers = tuple[float, ...]
@@ -37,13 +37,13 @@ _CLASSES: dict[str, tuple[str, _Numbers, _Numbers, _Numbers]] = {
     "open": ("aɑɐɒʌäɶ", (0.84, 1.3, 40, 55), (0, 0, 0, 0.15, 0.15, 0.25, 0, 0), (0.8, 1, 0.5)),
     "near-open": ("æ", (0.7, 0.95, 45, 45), (0, 0, 0, 0.4, 0.2, 0.25, 0, 0), (0.8, 1, 0.5)),
     "mid": ("eɛɜɘ", (0.89, 1.25, 35, 55), (0, 0, 0, 0.4, 0.15, 0.2, 0, 0), (0.9, 1, 0.5)),
-    "close": ("iɪɨjʝᵻ", (0.9, 0.75, 30, 45), (0, 0, 0, 0.65, 0.15, 0.25, 0, 0.1), (1, 1, 0.5)),
-    "back-mid": ("oɔɤɵ", (0.5, 1, 40, 50), (0.6, 0.25, 0, 0, 0, 0, 0, 0), (1, 1, 0.5)),
+    "close": ("iɪɨjʝᵻ", (0.9, 0.75, 30, 45), (0, 0, 0, 0.65, 0.3, 0.45, 0, 0.1), (1, 1, 0.5)),
+    "back-mid": ("oɔɤɵ", (0.5, 1, 40, 50), (0.45, 0.25, 0, 0, 0, 0, 0, 0), (1, 1, 0.5)),
     "back-close": ("uʊɯɰ", (0.19, 1.15, 40, 65), (0.3, 0.85, 0, 0, 0, 0, 0, 0), (1.2, 1, 0.5)),
     "front-round": ("yʏøœɥ", (0.19, 1.15, 40, 65), (0.25, 0.85, 0, 0, 0, 0, 0, 0), (1.2, 1, 0.5)),
     "schwa": ("əɚɝɞ", (0.4, 0.6, 45, 45), (0.05, 0, 0, 0.1, 0.05, 0.1, 0, 0), (0.4, 0.6, 0.4)),
-    "sibilant": ("szɕʑ", (0.52, 0.85, 60, 30), (0, 0, 0, 0.35, 0.2, 0.4, 0, 0), (0.5, 0.9, 0.6)),
-    "postalveolar": ("ʃʒʂʐ", (0.8, 1, 45, 45), (0.75, 0.3, 0, 0, 0.15, 0.25, 0, 0), (1, 0.9, 0.5)),
+    "sibilant": ("szɕʑ", (0.52, 0.85, 60, 30), (0, 0, 0, 0.35, 0.3, 0.5, 0, 0), (0.5, 0.9, 0.6)),
+    "postalveolar": ("ʃʒʂʐ", (0.8, 1, 45, 45), (0.6, 0.3, 0, 0, 0.25, 0.4, 0, 0), (1, 0.9, 0.5)),
     "alveolar": ("tdnɗʈɖɳɲɾɟc", (0.37, 0.45, 35, 35), (0, 0, 0, 0.15, 0.1, 0.2, 0, 0.35), (0.25, 0.5, 1)),
     "lateral": ("lɫɭʎɬ", (0.62, 0.95, 100, 45), (0, 0, 0, 0.15, 0.1, 0.15, 0, 0.6), (0.25, 0.5, 1)),
     "velar": ("kgɡŋxɣqhɦχʔʁħʕɢɴç", (0.5, 0.65, 45, 45), (0, 0, 0, 0.1, 0.05, 0.1, 0, 0), (0.15, 0.3, 0.3)),
@@ -85,8 +85,9 @@ def loudness(waveform: np.ndarray) -> np.ndarray:
 def curves(utterance: Utterance) -> np.ndarray:
     """Viseme curves of a clean utterance: float32 [ceil(seconds · 100), 9], value k at time k / 100 s.
 
-    Where the speaker was seen, lips part as they did. Compute them before `augment`: loudness scales how far lips part by 0.7 to 1.2, and what is silent for `PAUSE` or longer is
-    exactly zero but for a tenth of a second at its ends. In /p b m/ lips part by less than 0.05 and in /f v/ than 0.1.
+    Compute them before `augment`: loudness scales how far lips part by 0.7 to 1.2, unless the speaker was seen, and
+    what is silent for `PAUSE` or longer is exactly zero but for a tenth of a second at its ends. In /p b m/ lips part
+    by less than 0.05 and in /f v/, unseen, by less than 0.1.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -110,7 +111,8 @@ def curves(utterance: Utterance) -> np.ndarray:
     lips, teeth = np.clip(1.6 * smooth(closure, _CLOSURE_SIGMA), 0, 1).T
     parting = _parting(utterance.phonemes, count) * _emphasis(energy) * (1 - 0.85 * teeth)
     if utterance.seen:
-        parting = np.interp(np.arange(count) / CURVE_RATE, *zip(*utterance.seen, strict=True))
+        times, seen = zip(*utterance.seen, strict=True)
+        parting = np.interp(np.arange(count) / CURVE_RATE, times, seen)
     shapes = np.column_stack([parting * (1 - lips), others])
     shapes[:, 1:3] *= (1 - 0.5 * lips - 0.5 * teeth)[:, None]
     shapes[:, 5:7] *= (1 - lips)[:, None]
