@@ -143,9 +143,10 @@ def _emphasis(energy: np.ndarray) -> np.ndarray:
     """0.7 for soft to 1.2 for loud words of an utterance, by the square root of loudness over its median."""
     from scipy.ndimage import gaussian_filter1d
 
-    voiced = energy[energy > 0.1 * energy.max(initial=0)]
+    smooth = gaussian_filter1d(energy, 0.4 * CURVE_RATE)
+    voiced = smooth[energy > 0.1 * energy.max(initial=0)]
     typical = np.median(voiced) if len(voiced) else 1.0
-    return np.clip(np.sqrt(gaussian_filter1d(energy, 0.4 * CURVE_RATE) / max(typical, 1e-6)), 0.7, 1.2)
+    return np.clip(np.sqrt(smooth / max(typical, 1e-6)), 0.7, 1.2)
 
 
 def _speaking(phonemes: tuple[Phoneme, ...], energy: np.ndarray) -> np.ndarray:
