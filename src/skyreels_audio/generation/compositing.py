@@ -53,6 +53,7 @@ from skyreels_audio.generation.face_decoder import (
 )
 from skyreels_audio.generation.grain import Grain
 from skyreels_audio.generation.grin import Grin, without_teeth
+from skyreels_audio.generation.head import Head
 from skyreels_audio.generation.lips import Lips
 from skyreels_audio.models import motion_autoencoder
 from skyreels_audio.models.inner_mouth import (
@@ -78,11 +79,6 @@ RED = 0.22, 0.36  # how far green is below red, over it, from which on what was 
 REACH = 32  # crop pixels beyond the changed region that its pixels may come from
 SOME = 0.004  # share of a pixel from which on anything is drawn
 STILL, UNMOVED = 0.01, 0.02  # below this eyes are left as they are, and, in pixels, all else
-
-# The head as an ellipsoid in the aligned frame (fractions of it): centre, half axes, and how deep it is.
-HEAD_CENTRE, HEAD_AXES, HEAD_DEPTH = np.array([0.5, 0.48]), np.array([0.33, 0.46]), 0.26
-HEAD_ENDS = 1.0, 1.9  # in half axes: the head moves as one up to here, what surrounds it is still from there on
-NECK = np.array([0.5, 1.0])  # what the head rolls about
 FOLLOWS, UNSEEN = 0.09, 0.002  # radians of the head's turn from which on eyes go with it, and that nobody sees
 
 
@@ -145,7 +141,7 @@ class Compositor:
 
     def __init__(self, aligned: Aligned, vae: Any, eyes: bool = True, head: bool = True) -> None:
         picture_hw3, face = aligned.picture_hw3, aligned.landmarks
-        self.aperture, self.head = aligned.aperture, head
+        self.aperture = aligned.aperture
         self.crop = aligned.crop
         self.place, self.to_crop = aligned.place, invert(aligned.place)
         self.decoder = FaceDecoder(vae, aligned.crop_HW3, eyes)
@@ -162,7 +158,7 @@ class Compositor:
         self.sharp = max(self.scale / LARGE, 1.0) ** 0.5
         self.teeth_4RS = coarse(vae.teeth_4RS.float().cpu(), max(round(SOFT * COARSE / self.scale), 1))
         height, width = picture_hw3.shape[:2]
-        corners = self._corners(HEAD_CENTRE - HEAD_ENDS[1] * HEAD_AXES, HEAD_CENTRE + HEAD_ENDS[1] * HEAD_AXES)
+        corners = self._corners(*Head.REACH)
         if not head:
             top = vae.config.eyes[0] if eyes else vae.config.mouth[0]
             low = self.box[:2] + [0, top]
@@ -180,8 +176,7 @@ class Compositor:
         self.shade = max(1 - aligned.aperture / BARED, 0.0) if head else 0.0
         self.eyes = [] if face is None or not eyes else [Eye.of(face, points, picture_hw3.shape) for points in EYES]
         self.gaze = Gaze()
-        if head:
-            self.relative = _head_geometry(self.crop_hw2 / torch.from_numpy(self.size).float())
+        self.head = Head(self.crop_hw2, self.size) if head else None
 
     def _bare(self, grin: Grin) -> None:
         """All bared teeth are upper ones, also where they are longer than the decoder thinks, and no lip moves them."""
@@ -237,8 +232,8 @@ class Compositor:
         if self.decoder.toothless:
             moved = self._pixels(move_eyes(shown.toothless, self.eyes, *look))
         at_hw2 = self.crop_hw2
-        if self.head:
-            at_hw2 = at_hw2 - self._head_flow(code_N)
+        if self.head is not None:
+            at_hw2 = at_hw2 - self.head.flow(code_N[HEAD:])
         grid = (at_hw2 - torch.from_numpy(self.box[:2]).float()) / torch.tensor(self.decoder.shape[::-1]) * 2 - 1
         within = _within(grid, 1).float()
         motion_MHW = self._rounded(motion_MHW)
@@ -321,17 +316,8 @@ class Compositor:
         yaw, pitch = code_N[HEAD : HEAD + 2].float()
         held = -torch.stack([yaw, pitch]) * torch.exp(-(yaw.square() + pitch.square()) / FOLLOWS**2)
         turned = held + torch.from_numpy(self.gaze(shut)).to(held)
-        right, down = (float(angle) if self.head and abs(angle) > UNSEEN else 0.0 for angle in turned)
+        right, down = (float(angle) if self.head is not None and abs(angle) > UNSEEN else 0.0 for angle in turned)
         return shut if shut > STILL else 0.0, (right, down)
-
-    def _head_flow(self, code_N: Tensor) -> Tensor:
-        """How far each pixel of the region was carried by the head's turn, crop pixels [h, w, 2]."""
-        weight, depth, from_neck = self.relative
-        yaw, pitch, roll, right, down = code_N[HEAD:].float().tolist()
-        turned = torch.stack([depth * yaw, depth * pitch], -1)
-        rolled = torch.stack([-from_neck[..., 1] * roll, from_neck[..., 0] * roll], -1)
-        moved = turned + rolled + torch.tensor([right, down])
-        return weight[..., None] * moved * torch.from_numpy(self.size).float()
 
 
 def _read(maps_MHW: Tensor, grid_hw2: Tensor) -> Tensor:
@@ -355,14 +341,6 @@ def _through(matrix_23: np.ndarray, points_X2: Tensor) -> Tensor:
     (a, b, c), (d, e, f) = matrix_23.tolist()
     x, y = points_X2.unbind(-1)
     return torch.stack([a * x + b * y + c, d * x + e * y + f], -1)
-
-
-def _head_geometry(at_hw2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weight [h, w], depth [h, w] and place from the neck [h, w, 2] of points of the aligned frame (fractions)."""
-    from_centre = (at_hw2 - torch.from_numpy(HEAD_CENTRE).float()) / torch.from_numpy(HEAD_AXES).float()
-    away = from_centre.square().sum(-1).sqrt()
-    depth = HEAD_DEPTH * (1 - away.clamp(max=1).square()).clamp(min=0).sqrt()
-    return smoothstep(HEAD_ENDS[1], HEAD_ENDS[0], away), depth, at_hw2 - torch.from_numpy(NECK).float()
 
 
 def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0) -> np.ndarray:
