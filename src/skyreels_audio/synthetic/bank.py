@@ -149,7 +149,8 @@ def _write_shard(path: Path, index: int, seed: int, utterances: int, **said: Any
         shapes.append(curves(utterance).astype(np.float16))
         row = {"split": split, "text": utterance.text, "language": utterance.language, "voice": utterance.voice}
         phonemes = [(round(start, 3), round(end, 3), ipa) for start, end, ipa in utterance.phonemes]
-        rows.append(row | {"samples": len(utterance.waveform), "phonemes": phonemes})
+        seen = {"filmed": bool(utterance.seen)}
+        rows.append(row | seen | {"samples": len(utterance.waveform), "phonemes": phonemes})
     partial_path = _shard_path(path, index).with_suffix(".partial")
     with partial_path.open("wb") as file:
         np.savez_compressed(

@@ -22,6 +22,7 @@ _LEAD = 0.02  # seconds by which the articulators are ahead of the sound
 _FINE = 4  # internal steps per curve value
 _SIGMA = 0.030  # seconds, of coarticulation
 _WIDEST = 25  # curve values that a sound reaches
+_JITTER = 0.03  # of lips that are closed, as landmarks see them
 _CLOSURE_SIGMA = 0.014
 _CLOSURE_LEAST = 0.07  # seconds for which lips stay together in a fast /b/
 
@@ -85,9 +86,9 @@ def loudness(waveform: np.ndarray) -> np.ndarray:
 def curves(utterance: Utterance) -> np.ndarray:
     """Viseme curves of a clean utterance: float32 [ceil(seconds · 100), 9], value k at time k / 100 s.
 
-    Compute them before `augment`: loudness scales how far lips part by 0.7 to 1.2, unless the speaker was seen, and
-    what is silent for `PAUSE` or longer is exactly zero but for a tenth of a second at its ends. In /p b m/ lips part
-    by less than 0.05 and in /f v/, unseen, by less than 0.1.
+    Compute them before `augment`: loudness scales how far lips part by 0.7 to 1.2, and what is silent for `PAUSE` or
+    longer is exactly zero but for a tenth of a second at its ends. In /p b m/ lips part by less than 0.05 and in /f v/
+    by less than 0.1. The lips of a speaker who was seen part as they did, also in silence.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -110,15 +111,17 @@ def curves(utterance: Utterance) -> np.ndarray:
     others = smooth(targets * dominance, _SIGMA) / smooth(dominance, _SIGMA)
     lips, teeth = np.clip(1.6 * smooth(closure, _CLOSURE_SIGMA), 0, 1).T
     parting = _parting(utterance.phonemes, count) * _emphasis(energy) * (1 - 0.85 * teeth)
-    if utterance.seen:
-        times, seen = zip(*utterance.seen, strict=True)
-        parting = np.interp(np.arange(count) / CURVE_RATE, times, seen)
-    shapes = np.column_stack([parting * (1 - lips), others])
+    shapes = np.column_stack([parting, others])
     shapes[:, 1:3] *= (1 - 0.5 * lips - 0.5 * teeth)[:, None]
     shapes[:, 5:7] *= (1 - lips)[:, None]
     shapes[:, 3] = 0.7 * lips
     shapes[:, 7] = 0.8 * teeth * (1 - lips)
-    return (shapes * _speaking(utterance.phonemes, energy)[:, None]).astype(np.float32)
+    shapes *= _speaking(utterance.phonemes, energy)[:, None]
+    if utterance.seen:  # lips part before the first sound, too
+        times, seen = zip(*utterance.seen, strict=True)
+        shapes[:, 0] = np.maximum(np.interp(np.arange(count) / CURVE_RATE, times, seen) - _JITTER, 0)
+    shapes[:, 0] *= 1 - lips
+    return shapes.astype(np.float32)
 
 
 def _parting(phonemes: tuple[Phoneme, ...], count: int) -> np.ndarray:

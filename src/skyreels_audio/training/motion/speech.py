@@ -30,6 +30,7 @@ from skyreels_audio.synthetic.speech import augment
 from skyreels_audio.synthetic.visemes import VISEME_CHANNELS, loudness
 from skyreels_audio.synthetic.words import word_tokenizer
 from skyreels_audio.training.loss import clean_loss, interpolate, times
+from skyreels_audio.training.motion.listen import Listener
 from skyreels_audio.training.motion.recipe import SpeechMotionRecipe
 
 DEFAULT = Manner(head="slight", blinks=True, upper_face=True)
@@ -74,27 +75,38 @@ def sample_manner(rng: np.random.Generator) -> Manner:
 
 
 class Performances:
-    """The utterances of one split of a speech corpus, and music that nobody speaks in."""
+    """The utterances of one split of a speech corpus, and music that nobody speaks in.
 
-    def __init__(self, recipe: SpeechMotionRecipe, split: str) -> None:
+    ``listener``: who hears how far the lips of those part who were not filmed; by default fitted on those who were.
+    """
+
+    def __init__(self, recipe: SpeechMotionRecipe, split: str, listener: Listener | None = None) -> None:
         corpus = SpeechBank(recipe.speech.bank, split)
         self.recipe, self.split, self.items = recipe, split, []
-        for row in range(len(corpus)):
-            rng = np.random.default_rng([recipe.seed, row, split == "test"])
-            utterance, curves = corpus[row]
-            heard = augment(utterance.waveform, rng)
+        draws = [np.random.default_rng([recipe.seed, row, split == "test"]) for row in range(len(corpus))]
+        heard, filmed = [], [row["filmed"] for _, _, row in corpus.rows]
+        for row, rng in enumerate(draws):
             name = f"{corpus.rows[row][0].stem}-{corpus.rows[row][1]:02d}"
-            self._add(name, heard, curves, loudness(utterance.waveform), rng)
+            heard.append(self._features(name, augment(corpus[row][0].waveform, rng)))
+        if listener is None and any(filmed):
+            listener = Listener([(heard[row], corpus[row][1]) for row, seen in enumerate(filmed) if seen])
+        self.listener = listener
+        for row, rng in enumerate(draws):
+            utterance, curves = corpus[row]
+            if listener is not None and not filmed[row]:
+                curves = listener(heard[row], curves)
+            self._add(heard[row], curves, loudness(utterance.waveform), rng)
         for number in range(recipe.music if split == "train" else 4):
             rng = np.random.default_rng([recipe.seed, number, 2 + (split == "test")])
             sound = music(20.0, rng) * rng.uniform(0.1, 0.9)
             still = np.zeros((2000, len(VISEME_CHANNELS)), np.float32)
-            self._add(f"music-{split}-{number:03d}", sound, still, np.zeros(2000, np.float32), rng)
+            features = self._features(f"music-{split}-{number:03d}", sound)
+            self._add(features, still, np.zeros(2000, np.float32), rng)
 
-    def _add(self, name: str, heard: np.ndarray, curves: np.ndarray, loud: np.ndarray, rng: np.random.Generator):
+    def _add(self, audio_AD: Tensor, curves: np.ndarray, loud: np.ndarray, rng: np.random.Generator) -> None:
         manners = (DEFAULT, *(sample_manner(rng) for _ in range(self.recipe.motions - 1)))
         codes = tuple(torch.from_numpy(speech_code(curves, loud, manner, rng)).half() for manner in manners)
-        self.items.append(Performance(self._features(name, heard), codes, manners))
+        self.items.append(Performance(audio_AD, codes, manners))
 
     def _features(self, name: str, waveform: np.ndarray) -> Tensor:
         """Whisper's features, kept beside the corpus: they cost more than all the rest."""
@@ -165,7 +177,8 @@ class SpeechMotionTask:
 
     def __init__(self, recipe: SpeechMotionRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        self.train, self.held_out = Performances(recipe, "train"), Performances(recipe, "test")
+        self.train = Performances(recipe, "train")
+        self.held_out = Performances(recipe, "test", self.train.listener)
         self.mean_C, self.std_C = self._statistics()
         self.weight_C = self.std_C**IMPORTANCE / (self.std_C**IMPORTANCE).mean()
         self.weight_C[HEAD.repeat(FRAMES_PER_LATENT)] = HEAD_IMPORTANCE
