@@ -27,7 +27,7 @@ from skyreels_audio.generation.codes import (
     wider,
 )
 from skyreels_audio.generation.compositing import Aligned, Compositor, edit_mouth
-from skyreels_audio.generation.face_decoder import INSIDE, PARTS, TEETH, hidden_teeth
+from skyreels_audio.generation.face_decoder import INSIDE, PARTS, TEETH, UNKNOWN, hidden_teeth
 from skyreels_audio.media import read_image
 from skyreels_audio.models.motion_autoencoder import CHANNELS, REST, MotionAutoencoder
 
@@ -221,6 +221,21 @@ def test_lips_of_an_edit_that_are_to_meet_do(vae: MotionAutoencoder, aligned: Al
         edit_mouth(aligned, code(**{"keepMouth": 0.0, name: size}), vae)
     closed, parted, wide = inside
     assert closed == 0 and 0 < parted < wide
+
+
+def test_the_dark_where_teeth_were_is_not_taken_for_teeth(
+    vae: MotionAutoencoder, grin_picture: np.ndarray, grinning: np.ndarray, monkeypatch
+) -> None:
+    """Drawn teeth look like those that a frame bares, which here were taken out of it; of a grey frame they were not."""
+    bared = []
+    monkeypatch.setattr(Compositor, "frame", lambda self, code_N, motion: bared.append(motion[[TEETH, UNKNOWN]]))
+    grey = np.repeat(grin_picture.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+    for picture in (grin_picture, grey):
+        aligned = Aligned(picture, np.array([[1.0, 0, 30], [0, 0.8, 0]]), (256, 256), landmarks=grinning)
+        edit_mouth(aligned, code(jawOpen=0.8, keepMouth=0.0), vae)
+    taken, kept = bared
+    assert not taken[0].any() and (taken[1] == 1).all()
+    assert kept[0].any()
 
 
 def test_an_edit_of_no_strength_changes_nothing(vae: MotionAutoencoder, aligned: Aligned) -> None:

@@ -47,4 +47,3 @@ def test_rest_and_closed_lips_stay(listener):
     assert not told[300:500].any() and not told[700:720, PART].any()
     assert np.array_equal(told[:, 1:], curves[:, 1:])
     assert not listener(features, np.zeros_like(curves)).any()
-

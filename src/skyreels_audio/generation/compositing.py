@@ -349,6 +349,7 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
     # Nothing is kept of what the speaker of the video said, so the rest counts as far as it was to be seen.
     code_N[: len(MOUTH_CHANNELS)] *= 1 - code_N[KEEP_MOUTH]
     code_N[KEEP_MOUTH] = 0
+    taken = False
     if aligned.landmarks is not None:
         code_N[PRESSING] = 0  # lips have met by then, and would only become thin
         lips = Lips.of(aligned.landmarks, aligned.picture_hw3.shape)
@@ -356,9 +357,12 @@ def edit_mouth(aligned: Aligned, code_N: Tensor, vae: Any, strength: float = 1.0
         picture_hw3 = aligned.picture_hw3
         if lips.aperture > SILENT:  # teeth of what was said before are debris on other lips
             picture_hw3 = without_teeth(picture_hw3, aligned.landmarks, strength)
+            taken = picture_hw3 is not aligned.picture_hw3
         aligned = Aligned(lips.closed(picture_hw3, strength * float(share_1)), aligned.place, aligned.size)
     compositor = Compositor(aligned, vae, eyes=False, head=False)
     motion_MHW = compositor.decoder(code_N[None])[0].cpu()
+    if taken:  # the dark in their place is no teeth, and those that are drawn do not look like it
+        motion_MHW[TEETH], motion_MHW[UNKNOWN] = 0, 1
     # Lips that are to meet do, also where the decoder is not sure how far they are apart in the frame.
     motion_MHW[INSIDE] *= min(float(parted(code_N)) / MEETING, 1.0)
     motion_MHW[:SHARE] *= strength

@@ -22,7 +22,10 @@ RIM, SURELY = 0.006, (0.7, 0.95)  # of the face's height: edges of teeth that ha
 # Of the face's height: how far teeth of videos shine, whence comes what covers them, and how soft their edges are.
 SHINE, NEAR, EVENLY = 0.012, 0.015, 0.008
 PALE, LESS_RED = (0.4, 0.6), (0.04, 0.14)  # brightness of such teeth over that of lips; how much less red they are
-GAP = 0.4, 0.9  # how far between lips there is a gap, which is dark
+GAP, FEW = (
+    (0.4, 0.9),
+    0.1,
+)  # how far between lips there is a gap, which is dark; of a pixel, below which there are no teeth
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,8 @@ class Grin:
 def without_teeth(picture_HW3: np.ndarray, landmarks: np.ndarray, share: float = 1.0) -> np.ndarray:
     """A picture, uint8, in whose open mouth it is dark where teeth, of either jaw, were, or that share of it.
 
-    Landmarks are of either layout. Teeth are less red than lips; in a picture without colours nothing is.
+    The same object where there are none. Landmarks are of either layout. Teeth are less red than lips; in a picture
+    without colours nothing is.
     """
     mouth = _Mouth.of(picture_HW3, landmarks)
     height, shown_hw3 = mouth.height, mouth.shown_hw3
@@ -72,6 +76,8 @@ def without_teeth(picture_HW3: np.ndarray, landmarks: np.ndarray, share: float =
     less_red_hw = _ramp(*LESS_RED, np.median(red_hw[lips_hw]) - red_hw)
     pale_hw = near_hw * less_red_hw * _ramp(*PALE, grey_hw / np.median(grey_hw[lips_hw]).clip(1))
     teeth_hw1 = gaussian_filter(maximum_filter(pale_hw, 2 * round(EDGE * height) + 1), EVENLY * height)[..., None]
+    if teeth_hw1.max() < FEW:
+        return picture_HW3
     weights_hw1 = (1 - teeth_hw1).clip(0.01)
     sums_hw4 = gaussian_filter(np.dstack([shown_hw3 * weights_hw1, weights_hw1]), (NEAR * height, NEAR * height, 0))
     deep_hw1 = _ramp(*GAP, gaussian_filter(mouth.inner_hw, SOFT * height))[..., None]
