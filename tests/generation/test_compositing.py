@@ -226,7 +226,7 @@ def test_lips_of_an_edit_that_are_to_meet_do(vae: MotionAutoencoder, aligned: Al
 def test_the_dark_where_teeth_were_is_not_taken_for_teeth(
     vae: MotionAutoencoder, grin_picture: np.ndarray, grinning: np.ndarray, monkeypatch
 ) -> None:
-    """Drawn teeth look like those that a frame bares, which here were taken out of it; of a grey frame they were not."""
+    """Drawn teeth look like those that a frame bares. They were taken out of this one, but not out of a grey one."""
     bared = []
     monkeypatch.setattr(Compositor, "frame", lambda self, code_N, motion: bared.append(motion[[TEETH, UNKNOWN]]))
     grey = np.repeat(grin_picture.mean(2, keepdims=True), 3, 2).astype(np.uint8)
