@@ -1,7 +1,9 @@
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import av
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from skyreels_audio.faces import Track, track_faces
 from skyreels_audio.generation import edit_plan, editing
 from skyreels_audio.generation.edit_plan import Extend, Plan, plan_edit, source_order
-from skyreels_audio.generation.editing import edit_video, put_back
+from skyreels_audio.generation.editing import THREADS, edit_video, in_threads, put_back
 from skyreels_audio.media import InputError, VideoWriter, probe_video, read_stored, read_video
 
 PORTRAIT = Path(__file__).parents[1] / "faces" / "portrait.jpg"
@@ -133,6 +135,29 @@ def test_an_edited_video_lasts_as_long_as_the_voice(pipeline, source: Path) -> N
     kept = [index for index, fault in enumerate(plan.faults) if fault is not None]
     assert len(kept) >= 1 + len(GONE)
     assert all(np.array_equal(shown[index], before[plan.order[index]]) for index in kept)
+
+
+def test_frames_edited_in_threads_come_in_order() -> None:
+    """However long each takes; few are read ahead, and what goes wrong with one is told in its place."""
+    read, threads, came = [], set(), []
+
+    def frames() -> Iterator[tuple[int, Any]]:
+        for number in range(40):
+            read.append(number)
+            yield number, number
+
+    def edited(number: int, frame: Any) -> Any:
+        time.sleep(0.002 * (number % 3))
+        threads.add(torch.get_num_threads())
+        if number == 30:
+            raise ValueError("thirty")
+        return 10 * frame
+
+    with pytest.raises(ValueError, match="thirty"):
+        for frame in in_threads(edited, frames()):
+            came.append(frame)
+            assert len(read) <= len(came) + 2 * THREADS
+    assert came == [10 * number for number in range(30)] and threads == {1}
 
 
 @pytest.mark.parametrize(("face", "sentence"), [("3", "has faces 0 to"), ("top", "largest, left, right or an index")])

@@ -31,6 +31,7 @@ from skyreels_audio.media import StoredFrame, VideoInfo, read_stored
 CRF = 5  # of the output: pixels that are not edited keep 48 dB of PSNR, in files several times the source's
 SEAM = 0.06  # width of the seam's feather, in heights of the crop
 RING = 0.08  # width of the ring around the edited region in which colours are compared, in heights of the crop
+THREADS = 8  # frames that are edited at a time, at most
 HELD_BYTES = 256 << 20  # of frames kept for reading backwards
 
 
@@ -120,8 +121,8 @@ def with_colours_of(source: np.ndarray, edited: np.ndarray, region: np.ndarray) 
 def in_threads(
     edited: Callable[[int, StoredFrame], StoredFrame], frames: Iterable[tuple[int, StoredFrame]]
 ) -> Iterator[StoredFrame]:
-    """Numbered frames, edited, in order: one a thread at a time, in as many threads as torch may use."""
-    count = torch.get_num_threads()
+    """Numbered frames, edited, in order: one a thread, in as many threads as torch may use, ``THREADS`` at most."""
+    count = min(torch.get_num_threads(), THREADS)
     waiting: deque[Future[StoredFrame]] = deque()
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for number, frame in frames:
