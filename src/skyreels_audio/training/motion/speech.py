@@ -84,7 +84,7 @@ class Performances:
         corpus = SpeechBank(recipe.speech.bank, split)
         self.recipe, self.split, self.items = recipe, split, []
         draws = [np.random.default_rng([recipe.seed, row, split == "test"]) for row in range(len(corpus))]
-        heard, filmed = [], [row["filmed"] for _, _, row in corpus.rows]
+        heard, filmed = [], [row.get("filmed", False) for _, _, row in corpus.rows]
         for row, rng in enumerate(draws):
             name = f"{corpus.rows[row][0].stem}-{corpus.rows[row][1]:02d}"
             heard.append(self._features(name, augment(corpus[row][0].waveform, rng)))
