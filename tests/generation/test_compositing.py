@@ -8,6 +8,7 @@ from skyreels_audio.bundled import bundled
 from skyreels_audio.faces import detect_faces
 from skyreels_audio.faces.align import placement
 from skyreels_audio.generation.codes import (
+    HARDLY,
     HEAD,
     KEEP_EYES,
     KEEP_MOUTH,
@@ -20,6 +21,7 @@ from skyreels_audio.generation.codes import (
     close,
     keep_smile,
     part_pursed,
+    part_surely,
     parted,
     scale_motion,
     speak_as_wide,
@@ -106,6 +108,16 @@ def test_lips_of_a_portrait_part_wider_than_is_said() -> None:
     said = torch.stack([code(keepMouth=0.0, jawOpen=0.2, mouthFunnel=0.1), code()])
     assert torch.allclose(parted(wider(said)), WIDER * parted(said), atol=1e-6)
     assert torch.equal(wider(said)[1], said[1])
+
+
+def test_lips_are_apart_or_closed() -> None:
+    """As far as is seen, what a picture's own mouth keeps counted; whoever is wide open is as wide as was said."""
+    for keep in (0.0, 0.4):
+        said = torch.stack([code(jawOpen=jaw, keepMouth=keep) for jaw in np.linspace(0, 0.6, 61)])
+        before, after = ((1 - keep) * parted(codes) for codes in (said, part_surely(said)))
+        least, most = HARDLY
+        assert not after[before <= least].any() and torch.allclose(after[before >= most], before[before >= most])
+        assert (after.diff() >= 0).all() and (after <= before + 1e-6).all()
 
 
 def test_pursed_lips_are_apart_for_sure_or_not_at_all() -> None:

@@ -21,6 +21,7 @@ WIDE = [CHANNELS.index(name) for name in ("jawOpen", "mouthFunnel", "mouthStretc
 PUCKER, PURSES = CHANNELS.index("mouthPucker"), 0.016  # what it takes from that, on the rig
 PURSED, ROUND, ROUNDS = (0.3, 0.7), 0.03, (0.004, 0.012)  # from what pucker on lips part at least so far, if so far
 WIDER = 1.12  # times as far as is said: by landmarks, lips that are drawn softly are less far apart
+HARDLY = 0.006, 0.022  # of the face's height: lips that are apart by less are closed, by more as far as is said
 NARROWEST, SILENT, MEETING = 0.5, 0.015, 0.008
 SMILE, BARED = 0.12, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
 GRIN = 0.06  # how far lips may part at least, over the face's height, if they bare teeth
@@ -83,6 +84,14 @@ def wider(codes_BN: Tensor) -> Tensor:
     """Codes [B, N] by which soft lips are as far apart as was said."""
     codes_BN = codes_BN.clone()
     codes_BN[:, WIDE] *= WIDER
+    return codes_BN
+
+
+def part_surely(codes_BN: Tensor) -> Tensor:
+    """Codes [B, N] of lips that are apart or closed: between lips that hardly part a decoder makes ghosts of teeth."""
+    own_B = (1 - codes_BN[:, KEEP_MOUTH]) * parted(codes_BN)
+    codes_BN = codes_BN.clone()
+    codes_BN[:, WIDE] *= smoothstep(*HARDLY, own_B)[:, None]
     return codes_BN
 
 

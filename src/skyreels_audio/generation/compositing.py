@@ -36,6 +36,7 @@ from skyreels_audio.generation.codes import (
     keep_smile,
     lips_met,
     part_pursed,
+    part_surely,
     parted,
     wider,
 )
@@ -210,7 +211,7 @@ class Compositor:
         codes = iter(codes_FN)
         count = BATCH if self.lips is None else 1  # of a picture with other lips, features are its own
         while batch := list(islice(codes, count)):
-            codes_BN = part_pursed(wider(keep_smile(torch.stack(batch), self.aperture)))
+            codes_BN = part_pursed(wider(part_surely(keep_smile(torch.stack(batch), self.aperture))))
             shown, mouth = self.shown, None
             if self.lips is not None:
                 if self.decoder.toothless and self.aperture > BARED:
