@@ -44,8 +44,8 @@ class PipelineSpeaker:
         if not self.pipe.moves_pixels:
             raise InputError("A live face needs a checkpoint whose latents are motion, as weights/tiny is.")
         height, width = self.size = live_size(picture)
-        how = {"height": height, "width": width, "fps": FPS, "num_inference_steps": STEPS}
-        self.settings = self.pipe.settings(window=WINDOW, **how)
+        how = {"height": height, "width": width, "fps": FPS}
+        self.settings = self.pipe.settings(window=WINDOW, num_inference_steps=STEPS, **how)
         try:
             source = picture_source(self.pipe, picture, "", self.settings, None, quiet)
         except ValueError as error:
@@ -55,6 +55,7 @@ class PipelineSpeaker:
         self.text_2SD = encode_prompts(self.pipe, "", "", None, None, self.settings)
         silence_n = np.zeros(IDLE_SECONDS * SAMPLE_RATE, np.float32)
         self.generator = torch.Generator("cpu").manual_seed(0)
+        # Made once, so in as many steps as any video: in few of them eyes shut by half.
         self.idle_FN = self.pipe.generate_motion(silence_n, generator=self.generator, **how)
         self.pipe.audio_encoder = shortened(self.pipe.audio_encoder, FRAMES * TOKENS_PER_SECOND // FPS)
         self.noise = torch.randn(1, self.pipe.vae.config.z_dim, WINDOW, 1, 1, generator=self.generator)
