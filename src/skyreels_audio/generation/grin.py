@@ -22,10 +22,8 @@ RIM, SURELY = 0.006, (0.7, 0.95)  # of the face's height: edges of teeth that ha
 # Of the face's height: how far teeth of videos shine, whence comes what covers them, and how soft their edges are.
 SHINE, NEAR, EVENLY = 0.012, 0.015, 0.008
 PALE, LESS_RED = (0.4, 0.6), (0.04, 0.14)  # brightness of such teeth over that of lips; how much less red they are
-GAP, FEW = (
-    (0.4, 0.9),
-    0.1,
-)  # how far between lips there is a gap, which is dark; of a pixel, below which there are no teeth
+GAP = 0.4, 0.9  # how far between lips there is a gap, which is dark
+FEW = 0.1  # of a pixel: where no more is teeth there are none
 
 
 @dataclass(frozen=True, eq=False)
