@@ -19,9 +19,9 @@ OPENS = {
 PRESSING = [CHANNELS.index(name) for name in ("mouthPress", "mouthRollLower", "mouthRollUpper")]
 WIDE = [CHANNELS.index(name) for name in ("jawOpen", "mouthFunnel", "mouthStretch", "mouthUpperUp", "mouthLowerDown")]
 PUCKER, PURSES = CHANNELS.index("mouthPucker"), 0.016  # what it takes from that, on the rig
-PURSED, ROUND, ROUNDS = (0.3, 0.7), 0.03, (0.004, 0.012)  # from what pucker on lips part at least so far, if so far
+PURSED, ROUND, ROUNDS = (0.15, 0.4), 0.04, (0.004, 0.012)  # from what pucker on lips part at least so far, if so far
 WIDER = 1.12  # times as far as is said: by landmarks, lips that are drawn softly are less far apart
-HARDLY = 0.006, 0.022  # of the face's height: lips that are apart by less are closed, by more as far as is said
+HARDLY = 0.008, 0.026  # of the face's height: lips that are apart by less are closed, by more as far as is said
 NARROWEST, SILENT, MEETING = 0.5, 0.015, 0.008
 SMILE, BARED = 0.12, 0.05  # share of a smile that stays in speech, where lips are so far apart or further (of the face)
 GRIN = 0.06  # how far lips may part at least, over the face's height, if they bare teeth
@@ -89,20 +89,23 @@ def wider(codes_BN: Tensor) -> Tensor:
 
 def part_surely(codes_BN: Tensor) -> Tensor:
     """Codes [B, N] of lips that are apart or closed: between lips that hardly part a decoder makes ghosts of teeth."""
-    own_B = (1 - codes_BN[:, KEEP_MOUTH]) * parted(codes_BN)
     codes_BN = codes_BN.clone()
-    codes_BN[:, WIDE] *= smoothstep(*HARDLY, own_B)[:, None]
+    codes_BN[:, WIDE] *= smoothstep(*HARDLY, _pursed(codes_BN))[:, None]
     return codes_BN
 
 
 def part_pursed(codes_BN: Tensor) -> Tensor:
     """Codes [B, N] of pursed lips that are apart for sure or not at all: of half a hole a decoder makes a smudge."""
-    said_B = 1 - codes_BN[:, KEEP_MOUTH]
-    own_B = (said_B * (parted(codes_BN) - PURSES * codes_BN[:, PUCKER])).clamp(min=0)
+    said_B, own_B = 1 - codes_BN[:, KEEP_MOUTH], _pursed(codes_BN)
     least_B = ROUND * smoothstep(*PURSED, codes_BN[:, PUCKER]) * smoothstep(*ROUNDS, own_B)
     codes_BN = codes_BN.clone()
     codes_BN[:, JAW] += (least_B - own_B).clamp(min=0) / (OPENS[JAW] * said_B.clamp(min=0.1))
     return codes_BN
+
+
+def _pursed(codes_BN: Tensor) -> Tensor:
+    """How far lips are apart [B] by what is said, less what a pucker takes from it."""
+    return ((1 - codes_BN[:, KEEP_MOUTH]) * (parted(codes_BN) - PURSES * codes_BN[:, PUCKER])).clamp(min=0)
 
 
 def close(codes_BN: Tensor, aperture: float) -> tuple[Tensor, Tensor]:
