@@ -111,11 +111,15 @@ def test_lips_of_a_portrait_part_wider_than_is_said() -> None:
 
 
 def test_lips_are_apart_or_closed() -> None:
-    """As far as is seen, what a picture's own mouth keeps counted; whoever is wide open is as wide as was said."""
-    for keep in (0.0, 0.4):
-        said = torch.stack([code(jawOpen=jaw, keepMouth=keep) for jaw in np.linspace(0, 0.6, 61)])
+    """As far as is seen, what a picture's own mouth keeps counted; whoever is wide open is as wide as was said.
+
+    What a pucker takes from it counts, too.
+    """
+    for keep, pucker in ((0.0, 0.0), (0.4, 0.0), (0.2, 0.9)):
+        jaws = np.linspace(0, 0.6, 61)
+        said = torch.stack([code(jawOpen=jaw, keepMouth=keep, mouthPucker=pucker) for jaw in jaws])
         before, after = ((1 - keep) * parted(codes) for codes in (said, part_surely(said)))
-        least, most = HARDLY
+        least, most = (bound + (1 - keep) * PURSES * pucker for bound in HARDLY)
         assert not after[before <= least].any() and torch.allclose(after[before >= most], before[before >= most])
         assert (after.diff() >= 0).all() and (after <= before + 1e-6).all()
 

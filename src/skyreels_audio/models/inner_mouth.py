@@ -181,10 +181,7 @@ def lay_tongue(colour: Tensor, across: Tensor, level: Tensor, gap: Tensor, opene
     lit = (0.34 + 0.85 * front) * (1 - 0.65 * smoothstep(0.75, 1.25, level + 0.25 * middle))
     lit = lit * (1 - 0.75 * middle).clamp(min=0) * (1 - 0.22 * front * torch.exp(-(across / 0.14).square()))
     sheen = 0.12 * torch.exp(-((level - 0.62) / 0.16).square() - ((across.abs() - 0.26) / 0.16).square())
-    rows = torch.sin(17 * across + 4 * torch.sin(7 * level + 5 * across))
-    flecks = smoothstep(0.45, 0.95, rows * torch.sin(15 * level + 3.5 * torch.sin(9 * across + 1)))
-    wet = sheen + 0.18 * flecks * smoothstep(0.3, 0.6, level) * smoothstep(1.0, 0.8, level)
-    tongue = (tongue + wet * (1 - tongue)) * (0.8 + 0.2 * smoothstep(0.3, 0.7, opened))
+    tongue = (tongue + sheen * (1 - tongue)) * (0.8 + 0.2 * smoothstep(0.3, 0.7, opened))
     return colour + there * (lit * tongue - colour)
 
 
