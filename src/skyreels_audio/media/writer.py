@@ -80,11 +80,10 @@ class VideoWriter:
 
     def _add_video(self) -> VideoStream:
         # What x264 writes depends on the number of threads and, unless it is asked for exact bits, on their race.
-        # This preset takes a third of the time of x264's own for the same error, in files a quarter larger; a
-        # coarser search for motion takes half of that, in files up to a fifth larger.
-        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "4", "x264-params": "me=dia:subme=1"}
+        # This preset takes a third of the time of x264's own for the same error, in files a quarter larger.
+        options = {"crf": str(self._crf), "preset": "veryfast", "threads": "4"}
         if self._width < 16 * MACROBLOCK:  # its SIMD code reads past the edges of small frames: what lies in memory
-            options["x264-params"] += ":asm=0"
+            options["x264-params"] = "asm=0"
         if self._width * self._height > FULL_HD:
             options["rc-lookahead"] = "10"  # frames that x264 holds, of 40 by default: in 4K those are a gigabyte
         stream = self._output.add_stream("libx264", rate=self._rate, options=options)
