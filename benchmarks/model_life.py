@@ -76,7 +76,7 @@ def _pictures(bench: Workbench) -> Iterator[tuple[str, np.ndarray]]:
         count = 4 if bench.quick else 12
         for name in (names[i] for i in np.linspace(0, len(names) - 1, count, dtype=int)):
             yield name.rsplit(".", 1)[0], media.read_image(bench.photographs / name)
-    for path in sorted(bench.examples.glob("*.png")):
+    for path in sorted(p for p in bench.examples.iterdir() if p.suffix in (".png", ".jpg")):
         yield path.stem, media.read_image(path)
 
 
