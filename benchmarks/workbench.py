@@ -57,8 +57,12 @@ class Workbench:
         self.load_seconds = time.perf_counter() - started
         self.settings = self.pipe.settings()
         self.size = (self.settings.height, self.settings.width)
-        measures = fingerprint([*measure_files(Path(__file__).parent), *measure_files(Path(evaluation.__path__[0]))])
-        self.cases = Cases(work / f"{fingerprint(sorted(p for p in model.rglob('*') if p.is_file()))}-{measures}")
+        package = Path(evaluation.__path__[0]).parent
+        measured_by = [*measure_files(Path(__file__).parent), *measure_files(package / "evaluation")]
+        measures = fingerprint([*measured_by, *code(package / "synthetic")])
+        weights = sorted(path for path in model.rglob("*") if path.is_file())
+        maker = fingerprint([*weights, *code(package / "generation"), *code(package / "models")])
+        self.cases = Cases(work / f"{maker}-{measures}")
         self.truth = Cases(work / f"truth-{self.size[0]}x{self.size[1]}-{measures}")
         self.quick, self.photographs, self.examples = quick, photographs, examples
 
@@ -97,6 +101,10 @@ def measure_files(folder: Path) -> list[Path]:
     }
     files = (path for path in folder.rglob("*") if path.suffix in mine)
     return sorted(path for path in files if path.name.startswith(mine[path.suffix]))
+
+
+def code(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
 
 
 def fingerprint(paths: list[Path]) -> str:
