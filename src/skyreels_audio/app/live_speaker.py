@@ -26,7 +26,7 @@ from skyreels_audio.models.rope import FRAMES_PER_LATENT, TOKENS_PER_SECOND
 
 WINDOW = 13  # latents
 FRAMES = FRAMES_PER_LATENT * (WINDOW - 1) + 1
-PAST = FRAMES - HOP - AHEAD  # frames
+PAST = FRAMES - HOP - AHEAD - 1  # frames: what is new begins with the last frame of a latent, as a video does
 STEPS = 4
 SIDE = 384  # pixels: a larger picture costs more to move and to encode than it shows on a page
 IDLE_SECONDS = 12
@@ -91,7 +91,10 @@ class PipelineSpeaker:
         hop = HOP // FRAMES_PER_LATENT
         fresh = torch.randn(self.noise[:, :, :hop].shape, generator=self.generator)
         self.noise = torch.cat([self.noise[:, :, hop:], fresh], 2)
-        known = normalise(pack(self.past_FN[None]), self.pipe.vae)
+        unknown_1N = self.past_FN[-1:]  # of the last latent's frame that is new, which ``known_BCTHW`` leaves out
+        past = normalise(pack(torch.cat([self.past_FN, unknown_1N])[None]), self.pipe.vae)
+        known_BCTHW = torch.ones_like(past, dtype=torch.bool)
+        known_BCTHW[:, :, 0] = known_BCTHW[:, -unknown_1N.shape[1] :, -1] = False
         nobody = Source(np.zeros((1, *self.pipe.vae.config.size, 3), np.uint8))
         voice = torch.from_numpy(waveform_n)
         given = self.text_2SD, WINDOW, self.settings
@@ -100,8 +103,8 @@ class PipelineSpeaker:
         def keep_known(pipe: Any, step: int, t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
             """What was shown, with as much noise as the other latents have after this step."""
             sigma = pipe.scheduler.sigmas[step + 1]
-            part = slice(1, known.shape[2])
-            state["latents"][:, :, part] = torch.lerp(known, self.noise[:, :, : known.shape[2]], sigma)[:, :, 1:]
+            shown = state["latents"][:, :, : past.shape[2]]
+            shown[known_BCTHW] = torch.lerp(past, self.noise[:, :, : past.shape[2]], sigma)[known_BCTHW].to(shown)
             return state
 
         with accelerated(self.pipe, Acceleration(), self.settings):
