@@ -28,7 +28,7 @@ from skyreels_audio.generation.inputs import Progress
 from skyreels_audio.generation.masks import editing_known
 from skyreels_audio.media import StoredFrame, VideoInfo, read_stored
 
-CRF = 2  # of the output: what is not edited keeps 48 dB of PSNR, in shaky films 47.7; files are several times theirs
+CRF = 1  # of the output: what is not edited keeps 48 dB of PSNR, in shaky films, too; files are several times theirs
 SEAM = 0.06  # width of the seam's feather, in heights of the crop
 RING = 0.08  # width of the ring around the edited region in which colours are compared, in heights of the crop
 THREADS = 8  # frames that are edited at a time, at most
