@@ -92,6 +92,14 @@ def test_the_plan_keeps_what_has_no_face(plan: Plan) -> None:
     assert 0 < strengths[GONE[0] - 1] < strengths[GONE[0] - 2] < 1
 
 
+def test_where_each_frame_is_its_own_source_all_are_edited(plan: Plan) -> None:
+    moved = plan.without_reference()
+    assert moved.untouched == plan.untouched[1:]
+    assert moved.strengths[0] == 1 and (moved.strengths[list(GONE)] == 0).all()
+    everywhere = replace(moved, faults=[None] * FRAMES)
+    assert (everywhere.strengths == 1).all()
+
+
 def test_what_is_put_back_changes_the_mouth_alone(plan: Plan, source: Path) -> None:
     crops_FHWC, known_FHW = editing.cut(plan)
     assert known_FHW[0].all() and not known_FHW[1].all() and known_FHW[GONE[1]].all()

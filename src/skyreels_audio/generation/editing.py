@@ -175,10 +175,11 @@ def _edit_by_motion(
     pipe: Any, plan: Plan, waveform_n: np.ndarray, progress: Progress | None, **options: Any
 ) -> EditedVideo:
     """Each edited frame gets another mouth out of its own pixels."""
+    plan = plan.without_reference()
     settings = pipe.settings(options.pop("settings", None), fps=plan.info.fps)
     codes_FN = pipe.generate_motion(plan.waveform(waveform_n), settings=settings, progress=progress, **options)
     codes_FN = speak_as_wide(codes_FN, plan.aperture)
-
+    codes_FN[0] = codes_FN[1]  # the first is that of a picture which is still itself
     strengths = plan.strengths
 
     def edited(number: int, frame: StoredFrame) -> StoredFrame:

@@ -180,7 +180,7 @@ def edit(path: Path, face: str, extend: Any, landmarks: str, run: Run) -> Video:
         crf=CRF,
         colour=first.colour,
         faces={"found": plan.speakers, "chosen": plan.speaker, "in_frame": plan.start},
-        untouched=plan.untouched,
+        untouched=edited.plan.untouched,
         aspect=plan.info.aspect,
         shots=plan.shots,
         changes=plan.changes,
