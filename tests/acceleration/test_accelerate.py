@@ -4,16 +4,19 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from skyreels_audio.acceleration.accelerate import Acceleration, accelerated
+from skyreels_audio.acceleration.accelerate import Acceleration, Cache, accelerated
 from skyreels_audio.acceleration.offload import apply_memory_mode
+from skyreels_audio.bundled import bundled
+from skyreels_audio.cli.door import read_settings
 from skyreels_audio.generation.pipeline import SkyReelsAudioPipeline
 from skyreels_audio.generation.settings import Settings
+from skyreels_audio.models.transformer import SkyReelsAudioTransformer3DModel
 
 STEPS = 6
 KNOWN = {"teacache_coefficients": (0.0, 0.0, 0.0, 1.0, 0.0), "magcache_ratios": (1.0,) * STEPS}
@@ -111,3 +114,10 @@ def test_what_cannot_be_done_is_said_in_a_sentence(acceleration, settings, ranks
 
 def test_guidance_that_changes_but_never_ends_suits_every_cache():
     Acceleration("taylorseer").check(Settings(audio_guidance_scale="linear:2→4"), NARROW, ranks=1)
+
+
+@pytest.mark.parametrize("cache", get_args(Cache))
+def test_the_checkpoint_that_ships_knows_its_caches(cache: Cache) -> None:
+    folder = bundled("weights/tiny")
+    config = SimpleNamespace(**SkyReelsAudioTransformer3DModel.load_config(folder / "transformer"))
+    Acceleration(cache).check(read_settings(folder), config, 1)
