@@ -1,5 +1,5 @@
 # make demo · test · test-browser · check · app · test-anywhere · bench-model · bench · bench-gpu · bench-refactor · bench-render · bench-serving · bench-live
-# make fuzz · kills · circle · eval-synthetic · tables · metric-sanity
+# make fuzz · kills · circle · eval-synthetic · tables · metric-sanity · ablations · bench-personal
 
 PYTHON ?= python3
 JOBS ?= 2
