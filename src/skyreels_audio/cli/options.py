@@ -33,4 +33,4 @@ def needs_extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is missing; install it with: pip install 'skyreels-audio[{name}]'") from error
+        raise InputError(f"{error.name} is missing; install it with: pip install '.[{name}]'") from error

@@ -11,7 +11,7 @@ from skyreels_audio.cli.options import needs_extra
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML file, such as recipes/paper-stage1.yaml.")],
     set: Annotated[list[str], typer.Option(help="Replace an entry: optimisation.steps=100. Repeatable.")] = [],  # noqa: B006
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data, memory, one step; estimate hours.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check data, memory, two steps; estimate hours.")] = False,
     price: Annotated[float | None, typer.Option(help="Of an hour of one process's device, for --dry-run.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long. [default: at the last step]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, … [default: a GPU if there is one]")] = None,

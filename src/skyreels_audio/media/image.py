@@ -79,7 +79,7 @@ def _register_heif(path: Path) -> None:
     try:
         from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
     except ImportError:
-        extra = "pip install 'skyreels-audio[heic]'"
+        extra = "pip install '.[heic]'"
         raise InputError(f"{path} is a HEIC picture; export it as JPEG, or install what reads it: {extra}") from None
     register_heif_opener()
 
