@@ -48,9 +48,9 @@ check: .venv/development
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
-# What weights/tiny reaches, on people, voices and sentences it never saw → docs/results/. PHOTOGRAPHS=folder adds real faces.
+# What weights/tiny reaches, on people, voices and sentences it never saw → docs/results/. PHOTOGRAPHS=folder adds real faces, QUICK=1 takes few.
 bench-model: .venv/development
-	$(BIN)/python benchmarks/model.py $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS))
+	$(BIN)/python benchmarks/model.py $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS)) $(if $(QUICK),--quick)
 
 # How fast it is, each figure with its baseline in the same run; the chart of docs/performance.md.
 bench: .venv/development

@@ -3,7 +3,8 @@
     python benchmarks/model.py --model weights/tiny --photographs FOLDER [--quick] [--only lips,speed]
 
 Prints a table and writes docs/results/model.json and model.md. Single cases are remembered in --work: an interrupted
-run goes on where it stopped, and a rerun measures only what changed. Needs espeak-ng.
+run goes on where it stopped, and a rerun measures only what changed. With --only the table keeps its other rows, of
+whatever checkpoint they are. Needs espeak-ng.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from table import Row, plain, write
+from table import Row, plain, with_stored, write
 from workbench import Workbench
 
 from skyreels_audio.threads import offered_cores
@@ -46,6 +47,7 @@ def main() -> None:
         "model": options.model.name,
         "date": time.strftime("%Y-%m-%d"),
         "cases": "few (--quick)" if options.quick else "all",
+        "parts": "all" if len(chosen) == len(PARTS) else f"{' '.join(chosen)}; the others were measured before",
         "steps": bench.settings.num_inference_steps,
         "audio guidance": bench.settings.audio_guidance_scale,
         "text guidance": bench.settings.text_guidance_scale,
@@ -54,6 +56,8 @@ def main() -> None:
         "load before": round(load, 1),  # seconds measured on a busy machine say little
     }
     print("\n" + plain(rows))
+    if len(chosen) < len(PARTS):
+        rows = with_stored(options.output, "model", rows)
     write(options.output, "model", "What the checkpoint reaches", rows, about)
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 
@@ -46,6 +46,15 @@ def plain(rows: Sequence[Row]) -> str:
     lines = [line[:-1] for line in (HEADER, *(row.cells() for row in rows))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def with_stored(folder: Path, name: str, rows: Sequence[Row]) -> list[Row]:
+    """The rows that `write` stored, those that were measured again in their places, what is new after them."""
+    path, new = folder / f"{name}.json", {row.what: row for row in rows}
+    known = [field.name for field in fields(Row)]
+    stored = json.loads(path.read_text())["rows"] if path.exists() else []
+    kept = [Row(**{key: row[key] for key in known}) for row in stored]
+    return [new.pop(row.what, row) for row in kept] + list(new.values())
 
 
 def write(folder: Path, name: str, title: str, rows: Sequence[Row], about: dict) -> None:
