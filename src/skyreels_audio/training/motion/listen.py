@@ -23,8 +23,8 @@ _STEP = CURVE_RATE // TOKENS_PER_SECOND
 class Listener:
     """Fitted on features [A, D] and viseme curves [n, 9] of the same utterances.
 
-    What phonemes say is the same for everybody who says them; how far the lips of eleven strangers were apart on film,
-    this followed with r = 0.53, and what phonemes say with 0.44.
+    What phonemes say is the same for everybody who says them; how far lips of strangers were apart in eleven
+    films, this followed with r = 0.53, and what phonemes say with 0.44.
     """
 
     def __init__(self, seen: Sequence[tuple[Tensor, np.ndarray]]) -> None:
