@@ -82,6 +82,15 @@ def test_the_lip_mask_covers_the_lips_landmarks(renderer):
     assert np.ptp(columns) == pytest.approx(np.ptp(lips[:, 0]), abs=3)
 
 
+def test_how_much_of_a_pixel_is_inside_a_mouth_does_not_depend_on_their_number(renderer):
+    mouths = person(renderer.rig, 6), still(3, jawOpen=[0.0, 0.1, 0.4])
+    inside_THW = renderer.insides(*mouths)
+    finer_THW = Renderer(2 * SIZE).insides(*mouths).reshape(3, SIZE, 2, SIZE, 2).mean((2, 4))
+    area_T, finer_T = inside_THW.sum((1, 2)), finer_THW.sum((1, 2))
+    assert (np.diff(area_T) > 0).all() and area_T[1:] == pytest.approx(finer_T[1:], rel=0.1)
+    assert not inside_THW[renderer.render(*mouths).lip_mask == 0].any()
+
+
 def test_turning_left_moves_the_nose_to_the_right_of_the_frame(renderer):
     subject = person(renderer.rig, 7)
     straight, turned = (renderer.render(subject, still(1, rotation=r)).landmarks_T682 for r in ((0, 0, 0), (0.2, 0, 0)))

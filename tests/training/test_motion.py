@@ -54,7 +54,7 @@ def write_pairs(folder: Path, clips: int = 3) -> None:
                 poses_TN=np.zeros((2, len(FACE_CHANNELS)), np.float32),
                 flow_PHW2=np.full((2, 160, 128, 2), 64, np.int16),
                 visible_PHW=np.ones((2, 160, 128), bool),
-                inside_THW=np.zeros((2, 160, 128), bool),
+                inside_THW=np.zeros((2, 160, 128), np.float16),
                 teeth_THW=np.zeros((2, 160, 128), bool),
                 place_32=np.zeros((3, 2), np.float32),
                 gap_T=np.zeros(2, np.float32),
@@ -132,6 +132,15 @@ def test_pixels_do_not_move_teeth() -> None:
     loss = motion_losses(motion, given, torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0)))["pixels"]
     loss.backward()
     assert place.grad is None and inside.grad is not None and inside.grad.abs().sum() > 0
+
+
+def test_at_the_edge_of_a_lip_only_what_is_no_lip_is_unseen() -> None:
+    given = batch(1)
+    share, visible = torch.tensor([0.0, 0.25, 0.75, 1.0]), torch.tensor([0.0, 1.0])
+    inside, seen = (x[None, None] for x in torch.meshgrid(share, visible, indexing="ij"))
+    edge = replace(given, inside_B1HW=inside, visible_B1HW=seen)
+    # Skin that was hidden, or seen; a lip's edge beside it; the mouth's; and its inside, unless the source shows that.
+    assert edge.unseen_B1HW[0, 0].tolist() == [[1, 0], [1, 0.25], [0.75, 0], [1, 0]]
 
 
 def test_what_comes_from_outside_of_a_band_is_hidden() -> None:

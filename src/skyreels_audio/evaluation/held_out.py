@@ -14,7 +14,7 @@ from skyreels_audio.synthetic.render import Rendered, Renderer
 from skyreels_audio.synthetic.rig import ACTIONS
 from skyreels_audio.synthetic.speech import RATE, Phoneme, Utterance, concatenate, cut
 from skyreels_audio.synthetic.subject import Subject
-from skyreels_audio.synthetic.teeth import gap_of, inside_mouth, lay_inside, place_teeth, usual_teeth
+from skyreels_audio.synthetic.teeth import gap_of, lay_inside, place_teeth, usual_teeth
 from skyreels_audio.synthetic.visemes import CURVE_RATE, curves, loudness
 
 SILENCE = 2.0  # seconds in the middle of a broken voice
@@ -91,9 +91,8 @@ def true_video(renderer: Renderer, subject: Subject, motion: Motion) -> tuple[Re
     """What a perfect model would make, and its lip curves [F, C]. Real people show the teeth that are usual."""
     shown, curves = renderer.render(subject, motion), true_curves(motion.weights_TK)
     corners = shown.mesh_TL2[0].min(0), shown.mesh_TL2[0].max(0)
-    own = renderer.places(subject, motion, [(t, t) for t in range(len(motion))])
     frames = []
-    for t, (frame, inside) in enumerate(zip(shown.frames, inside_mouth(own[..., 3]), strict=True)):
+    for t, (frame, inside) in enumerate(zip(shown.frames, renderer.insides(subject, motion), strict=True)):
         seen = renderer.seen(subject, motion, t)
         place_32 = place_teeth(seen)
         gap = np.array([gap_of(seen, place_32)])

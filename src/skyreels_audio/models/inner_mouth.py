@@ -93,11 +93,6 @@ def opening(inside_B1HW: Tensor) -> Tensor:
     return open_B1HW * smoothstep(*PARTED, open_B1HW.amax((2, 3), keepdim=True))
 
 
-def soft_edge(inside_B1HW: Tensor) -> Tensor:
-    """A mask of ones and zeros as a camera sees it, without going beyond it."""
-    return torch.minimum(inside_B1HW, 1.25 * F.avg_pool2d(inside_B1HW, 3, 1, 1, count_include_pad=False))
-
-
 def coarse(teeth_4RS: Tensor, texels: int = COARSE) -> Tensor:
     """Pictures of teeth for a mouth whose pixels are as large as so many of their texels."""
     size = (max(teeth_4RS.shape[1] // texels, 2), max(teeth_4RS.shape[2] // texels, 2))

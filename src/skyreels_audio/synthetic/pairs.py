@@ -25,7 +25,6 @@ from skyreels_audio.synthetic.rig import Material, Rig
 from skyreels_audio.synthetic.subject import Subject, rotation_matrices
 from skyreels_audio.synthetic.teeth import (
     gap_of,
-    inside_mouth,
     lay_inside,
     place_teeth,
     teeth_of,
@@ -68,7 +67,7 @@ class PairClip:
     poses_TN: np.ndarray  # float32, what each frame shows, in the same channels (keep channels zero)
     flow_PHW2: np.ndarray  # int16, pixels / 64 from a target's pixel to its place in the source: x, y
     visible_PHW: np.ndarray  # bool, whether the source shows it
-    inside_THW: np.ndarray  # bool, where a frame shows the inside of the mouth
+    inside_THW: np.ndarray  # float16, share of a pixel that shows the inside of the mouth
     teeth_THW: np.ndarray  # bool, where of it upper teeth
     place_32: np.ndarray  # float32, (x, y, 1) in pixels of the box → place in the upper teeth (`teeth.place_teeth`)
     gap_T: np.ndarray  # float32, between upper and lower teeth (`teeth.gap_of`)
@@ -184,7 +183,7 @@ class PairFactory:
             pairs.append((int(source), int(target)))
             codes_PN.append(poses_TN[target])
         own = self.renderer.places(subject, motion, [(t, t) for t in range(FRAMES)])
-        inside_THW = inside_mouth(own[..., 3])
+        inside_THW = self.renderer.insides(subject, motion)
         place_32 = place_teeth(self.renderer.seen(subject, motion, 0))
         gap_T = np.array([gap_of(self.renderer.seen(subject, motion, t), place_32) for t in range(FRAMES)])
         teeth_THW = upper_shown(inside_THW, place_32)
@@ -214,7 +213,7 @@ class PairFactory:
             poses_TN=poses_TN,
             flow_PHW2=np.stack([np.round(64 * f[box]).clip(-32767, 32767).astype(np.int16) for f in flows]),
             visible_PHW=np.stack([v[box] for v in visible]),
-            inside_THW=inside_THW[(slice(None), *box)],
+            inside_THW=inside_THW[(slice(None), *box)].astype(np.float16),
             teeth_THW=teeth_THW[(slice(None), *box)],
             place_32=(_shift(box[1].start, box[0].start) @ place_32).astype(np.float32),
             gap_T=gap_T.astype(np.float32),

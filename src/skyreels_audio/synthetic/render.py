@@ -19,6 +19,7 @@ from skyreels_audio.synthetic.subject import Subject, gaze_vectors, pose, rotati
 
 ASSETS = files("skyreels_audio.synthetic") / "assets"
 SAMPLES = 4  # of multisampling
+FINE = 2  # pixels each way in which it is counted how much of one shows the inside of a mouth
 SAMPLE_ALPHA_TO_COVERAGE = 0x809E  # OpenGL's enum; moderngl has no name for it
 BLINK = [ACTIONS.index("eyeBlinkLeft"), ACTIONS.index("eyeBlinkRight")]
 HAIR_MARGIN = 0.02  # metres: triangles nearer to the hairline than this may carry hair
@@ -71,8 +72,10 @@ class Renderer:
         self._maps_frame = gl.framebuffer(self._maps)
         self._corners = gl.buffer(np.array([-1, -1, 3, -1, -1, 3], np.float32).tobytes())
         self._source = gl.buffer(reserve=count * 12, dynamic=True)
-        self._places = gl.texture(shape, 4, dtype="f4")
-        self._places_frame = gl.framebuffer([self._places], gl.depth_renderbuffer(shape))
+        self._places_frames = {
+            fine: gl.framebuffer([gl.texture(size, 4, dtype="f4")], gl.depth_renderbuffer(size))
+            for fine, size in ((1, shape), (FINE, (FINE * self.width, FINE * self.height)))
+        }
         self._fan = gl.buffer(reserve=(len(LIPS) + 2) * 8, dynamic=True)
         self._programs: dict[tuple, moderngl.Program] = {}
         self._lips = gl.vertex_array(self._program("lips.vert", "lips.frag"), [(self._fan, "2f", "pixel")])
@@ -96,15 +99,25 @@ class Renderer:
             frames = self._frames(subject, vertex_TV6, moving, mesh_TL2)
         return Rendered(np.ascontiguousarray(frames[..., :3]), np.ascontiguousarray(frames[..., 3]), mesh_TL2)
 
-    def places(self, subject: Subject, motion: Motion, pairs: list[tuple[int, int]]) -> np.ndarray:
+    def insides(self, subject: Subject, motion: Motion) -> np.ndarray:
+        """Share of each pixel, float32 [T, H, W], that shows the inside of a mouth: teeth, tongue or cavity."""
+        shares = []
+        for t in range(len(motion)):
+            surface_HW = self.places(subject, motion, [(t, t)], FINE)[0, ..., 3]
+            shown_HW = np.isin(surface_HW, (Material.TEETH + 1, Material.TONGUE + 1)) | (surface_HW % 1 > 0)
+            shares.append(shown_HW.reshape(self.height, FINE, self.width, FINE).mean((1, 3), dtype=np.float32))
+        return np.stack(shares)
+
+    def places(self, subject: Subject, motion: Motion, pairs: list[tuple[int, int]], fine: int = 1) -> np.ndarray:
         """For each pair of frames (source, target): where what a pixel of the target shows was in the source.
 
         Returns float32 [P, H, W, 4]: x and y in pixels of the source (pixel centres at .5), depth (NDC), and which
-        surface it is (0: none, what is behind everything).
+        surface it is (0: none, what is behind everything). With ``fine`` at FINE times the size.
         """
         vertices_TV3 = pose(subject, motion.weights_TK)
         turn_T33 = rotation_matrices(motion.rotation_T3)
-        result = np.empty((len(pairs), self.height, self.width, 4), np.float32)
+        frame = self._places_frames[fine]
+        result = np.empty((len(pairs), fine * self.height, fine * self.width, 4), np.float32)
         with self.gl:
             self.gl.gc()
             draws = self._place_draws(subject)
@@ -112,13 +125,13 @@ class Renderer:
                 self._dynamic.write(np.concatenate([vertices_TV3[target], vertices_TV3[target]], -1))
                 seen_V3 = self._seen(subject, vertices_TV3[source], turn_T33[source], motion.translation_T3[source])
                 self._source.write(seen_V3)
-                self._places_frame.use()
-                self._places_frame.clear(depth=1.0)
+                frame.use()
+                frame.clear(depth=1.0)
                 self.gl.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
                 for surface in draws:
                     _set(surface.program, turn=turn_T33[target].T, shift=motion.translation_T3[target])
                     surface.render()
-                row[:] = np.frombuffer(self._places.read(), np.float32).reshape(row.shape)[::-1]
+                row[:] = np.frombuffer(frame.read(components=4, dtype="f4"), np.float32).reshape(row.shape)[::-1]
         return result
 
     def seen(self, subject: Subject, motion: Motion, frame: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from scipy.ndimage import map_coordinates
 
 from skyreels_audio.faces import detect_faces, lip_aperture
 from skyreels_audio.media import read_image
-from skyreels_audio.models.inner_mouth import ROOM, coarse, draw_inside, face_light, opening, soft_edge, upper_teeth
+from skyreels_audio.models.inner_mouth import ROOM, coarse, draw_inside, face_light, opening, upper_teeth
 from skyreels_audio.synthetic.mouth import lower_edge, upper_arch
 from skyreels_audio.synthetic.photograph import INNER_LOWER, INNER_UPPER
-from skyreels_audio.synthetic.rig import Material, Rig, smoothstep
+from skyreels_audio.synthetic.rig import Rig, smoothstep
 
 ACROSS, DOWN = 256, 64  # texels of a picture of teeth: over the front of an arch, and from gum to edge
 SHOWN = 0.035  # inner-lip gap over face height from which teeth are worth taking
@@ -109,16 +109,11 @@ def places(shape: tuple[int, ...], place_32: np.ndarray) -> tuple[np.ndarray, np
     return across, down
 
 
-def inside_mouth(surface_HW: np.ndarray) -> np.ndarray:
-    """Where the inside of a mouth shows: teeth, tongue and cavity among the surfaces of ``Renderer.places``."""
-    return np.isin(surface_HW, (Material.TEETH + 1, Material.TONGUE + 1)) | (surface_HW % 1 > 0)
-
-
 def upper_shown(inside_THW: np.ndarray, place_32: np.ndarray) -> np.ndarray:
-    """Where open mouths [T, H, W] show upper teeth."""
+    """Where open mouths, shares [T, H, W] of pixels, show upper teeth."""
     across, down = places(inside_THW.shape[1:], place_32)
     place = torch.from_numpy(np.stack([across, down])).float()[None]
-    return inside_THW & (upper_teeth(place, torch.from_numpy(usual_teeth()))[0, 3].numpy() > 0.5)
+    return (inside_THW > 0.5) & (upper_teeth(place, torch.from_numpy(usual_teeth()))[0, 3].numpy() > 0.5)
 
 
 def gap_of(pixels_V3: np.ndarray, place_32: np.ndarray) -> float:
@@ -137,16 +132,16 @@ def lay_inside(
 ) -> np.ndarray:
     """Frames (uint8) of one head in one pose, the insides of their mouths drawn as the model draws them.
 
-    ``box_xyxy``: the face's box, pixels; ``teeth`` as ``usual_teeth``, of their owner where known.
+    ``inside_THW``: shares of pixels; ``box_xyxy``: the face's box, pixels; ``teeth`` as ``usual_teeth``, of their owner where known.
     """
     left, top, right, bottom = np.round(box_xyxy).astype(int).clip(0)
     pixels = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).float() / 127.5 - 1
-    inside = torch.from_numpy(inside_THW)[:, None].float()
+    inside = torch.from_numpy(inside_THW)[:, None]
     place = torch.from_numpy(np.stack(places(frames_THWC.shape[1:3], place_32))).float()[None]
     gap = torch.from_numpy(gap_T).float()[:, None, None, None].expand_as(inside)
     light = face_light(pixels[:1, :, top:bottom, left:right])
     drawn = draw_inside(
         place.expand(len(pixels), -1, -1, -1), gap, opening(inside), light, coarse(torch.from_numpy(teeth))
     )
-    mixed = pixels + soft_edge(inside) * (drawn - pixels)
+    mixed = pixels + inside * (drawn - pixels)
     return ((mixed + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()

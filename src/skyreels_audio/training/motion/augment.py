@@ -11,7 +11,6 @@ from skyreels_audio.models.inner_mouth import (
     face_light,
     light_on_teeth,
     opening,
-    soft_edge,
     unknown_teeth,
 )
 
@@ -20,7 +19,7 @@ from skyreels_audio.models.inner_mouth import (
 class Batch:
     """Pairs of frames (-1 to 1), codes, and what the rig knows.
 
-    Flow (pixels), what the source shows, where the target shows the inside of a mouth, where a pixel is in the skull
+    Flow (pixels), what the source shows, how much of a target's pixel shows the inside of a mouth, where a pixel is in the skull
     and the gap between teeth (``models.inner_mouth``), where the source (``bared``), and both (``own``), show upper
     teeth, and the source's light.
     """
@@ -36,6 +35,13 @@ class Batch:
     own_B1HW: Tensor
     bared_B1HW: Tensor
     light_B7: Tensor
+
+    @property
+    def unseen_B1HW(self) -> Tensor:
+        """Share of a target's pixel that the source does not show, where lips end only as much as is no lip."""
+        within = (self.inside_B1HW >= 0.5).float()
+        hidden = torch.lerp(torch.ones_like(within), self.inside_B1HW, within)
+        return torch.lerp(hidden, (1 - within) * self.inside_B1HW, self.visible_B1HW)
 
     def rows(self, rows: slice) -> "Batch":
         """A band of the pictures. What comes from outside of it is not visible."""
@@ -95,7 +101,7 @@ def augment(batch: Batch, generator: torch.Generator, teeth_4RS: Tensor) -> Batc
         teeth_4RS,
         unknown_teeth(batch.bared_B1HW),
     )
-    unseen = soft_edge(batch.inside_B1HW * (1 - batch.visible_B1HW) * (1 - batch.own_B1HW))
+    unseen = torch.minimum(batch.inside_B1HW, batch.unseen_B1HW) * (1 - batch.own_B1HW)
     target = target + unseen * (drawn - target)
     return replace(batch, source_B3HW=source + grain * noise, target_B3HW=target, light_B7=light_B7)
 

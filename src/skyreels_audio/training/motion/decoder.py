@@ -170,8 +170,9 @@ class MotionTask:
         }
 
     def export(self, averaged: nn.ModuleDict, folder: Path) -> None:
+        """Weights are rounded to bfloat16, in which the decoder runs: files of float16 that pack to a quarter less."""
         vae: Any = averaged["vae"]
-        vae.save_pretrained(folder)
+        vae.bfloat16().half().save_pretrained(folder)
 
 
 def motion_losses(motion: Motion, batch: Batch, teeth_4RS: Tensor) -> dict[str, Tensor]:
@@ -183,7 +184,7 @@ def motion_losses(motion: Motion, batch: Batch, teeth_4RS: Tensor) -> dict[str, 
     seated = replace(motion, place_B2HW=motion.place_B2HW.detach(), gap_B1HW=motion.gap_B1HW.detach())
     made = seated.apply(batch.source_B3HW, batch.light_B7, teeth_4RS)
     flow_error = (motion.flow_B2HW - batch.flow_B2HW).abs().mean(1, keepdim=True).clamp(max=20)
-    unseen = 1 - batch.visible_B1HW
+    unseen = batch.unseen_B1HW
     error = made - batch.target_B3HW
     drawn = torch.maximum(unseen, warp(motion.bared_B1HW, motion.flow_B2HW).detach())
     painted = drawn * (1 - batch.inside_B1HW) * (motion.colour_B3HW - batch.target_B3HW).abs()
