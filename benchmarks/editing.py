@@ -148,7 +148,7 @@ def _edit(bench: Workbench, clip: Path, source: np.ndarray, voice_n: np.ndarray)
         "seams": float(np.mean([step > SEAM for step in seams])),
         "outside": float(np.mean(outside)),
         "outside_worst": float(min(outside)),
-        "edited_frames": float(np.mean([fault is None for fault in plan.faults])),
+        "edited_frames": float(np.mean([fault is None for fault in edited.plan.faults])),
         "edited_pixels": float(1 - np.mean(kept)),
         "per_second": seconds / (edited.num_frames / edited.fps),
     }
