@@ -132,7 +132,8 @@ def lay_inside(
 ) -> np.ndarray:
     """Frames (uint8) of one head in one pose, the insides of their mouths drawn as the model draws them.
 
-    ``inside_THW``: shares of pixels; ``box_xyxy``: the face's box, pixels; ``teeth`` as ``usual_teeth``, of their owner where known.
+    ``inside_THW``: shares of pixels; ``box_xyxy``: the face's box, pixels; ``teeth`` as ``usual_teeth``, of their owner
+    where known.
     """
     left, top, right, bottom = np.round(box_xyxy).astype(int).clip(0)
     pixels = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -19,9 +19,9 @@ from skyreels_audio.models.inner_mouth import (
 class Batch:
     """Pairs of frames (-1 to 1), codes, and what the rig knows.
 
-    Flow (pixels), what the source shows, how much of a target's pixel shows the inside of a mouth, where a pixel is in the skull
-    and the gap between teeth (``models.inner_mouth``), where the source (``bared``), and both (``own``), show upper
-    teeth, and the source's light.
+    Flow (pixels), what the source shows, how much of a target's pixel shows the inside of a mouth, where a pixel is in
+    the skull and the gap between teeth (``models.inner_mouth``), where the source (``bared``), and both (``own``), show
+    upper teeth, and the source's light.
     """
 
     source_B3HW: Tensor
