@@ -188,7 +188,7 @@ def look_at_video(path: Path, seconds: float, face: str, target: str) -> dict[st
 
     The first frame that is edited is written to ``target``.
     """
-    from skyreels_audio.generation.edit_plan import REFERENCE, plan_edit
+    from skyreels_audio.generation.edit_plan import plan_edit
     from skyreels_audio.generation.editing import frames_at
 
     plan = plan_edit(path, seconds, (256, 256), face, "trim")
@@ -201,7 +201,7 @@ def look_at_video(path: Path, seconds: float, face: str, target: str) -> dict[st
         "face": plan.speaker,
         "frames": len(plan.order),
         "fps": plan.info.fps,
-        "kept": [span for span in plan.untouched if span["reason"] != REFERENCE],
+        "kept": plan.untouched,
     }
 
 

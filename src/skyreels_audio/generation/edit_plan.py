@@ -20,7 +20,6 @@ from skyreels_audio.media import SAMPLE_RATE, InputError, VideoInfo, probe_video
 
 Extend = Literal["ping-pong", "hold", "trim"]
 
-REFERENCE = "reference frame"  # why the first frame of the stretch keeps its source
 SHORTEST = 5  # frames; a mouth that is edited for less than that would flash
 WIDE = 0.95  # quantile of a speaker's apertures
 FADE = 3  # frames over which an edit comes and goes beside frames that keep their source
@@ -35,7 +34,7 @@ class Plan:
         path, info: the video.
         order: source frame of each output frame.
         faults: of each output frame, why it keeps its source; None where it is edited.
-        start: first output frame of the stretch that goes through the model: its reference, which keeps its source.
+        start: first output frame of the stretch that goes through the model.
         places: crop → source, an affine map [2, 3], of each frame of the stretch (between faces, what lies between).
         boxes: the lower face in the crop, xyxy, of each frame of the stretch, or None.
         landmarks: of the face in each frame of the stretch, in pixels of the source, or None.
@@ -93,9 +92,11 @@ class Plan:
         away = np.asarray(distance_transform_edt(edited))  # frames to the next untouched one
         return np.minimum(away / (FADE + 1), 1.0)
 
-    def without_reference(self) -> "Plan":
-        """The same for a model that moves each frame's own pixels: none need keep its source for the others' sake."""
-        return replace(self, faults=[reason if reason != REFERENCE else None for reason in self.faults])
+    def with_reference(self) -> "Plan":
+        """The same for a model that makes pixels: the first frame shows it the speaker, and keeps its source."""
+        faults = [*self.faults]
+        faults[self.start] = "reference frame"
+        return replace(self, faults=faults)
 
     def waveform(self, waveform_n: np.ndarray) -> np.ndarray:
         """The part of the voice (16 kHz) that belongs to the stretch."""
@@ -144,7 +145,6 @@ def plan_edit(
         reasons = {reason for reason in faults if reason}
         raise InputError(f"{path}: the face cannot be edited in any frame ({', '.join(sorted(reasons))}).")
     start, stop = edited[0], edited[-1] + 1
-    faults[start] = REFERENCE
     places, boxes = crops_of(track, {order[index] for index in edited}, size, float(info.aspect))
     first = track.faces[order[start]]
     assert first is not None

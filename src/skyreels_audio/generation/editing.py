@@ -155,6 +155,7 @@ def edit_video(
     """
     if pipe.moves_pixels:
         return _edit_by_motion(pipe, plan, waveform_n, progress, **options)
+    plan = plan.with_reference()
     crops_FHWC, known_FHW = cut(plan, progress)
     output = pipe(
         audio=plan.waveform(waveform_n),
@@ -175,7 +176,6 @@ def _edit_by_motion(
     pipe: Any, plan: Plan, waveform_n: np.ndarray, progress: Progress | None, **options: Any
 ) -> EditedVideo:
     """Each edited frame gets another mouth out of its own pixels."""
-    plan = plan.without_reference()
     settings = pipe.settings(options.pop("settings", None), fps=plan.info.fps)
     codes_FN = pipe.generate_motion(plan.waveform(waveform_n), settings=settings, progress=progress, **options)
     codes_FN = speak_as_wide(codes_FN, plan.aperture)
